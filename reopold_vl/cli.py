@@ -1,0 +1,131 @@
+"""The command line of `python -m reopold_vl.train`: presets, config files, flags by tyro, errors of one line."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from reopold_vl.config import ConfigError, TrainConfig
+from reopold_vl.config_file import read_config, to_dict
+from reopold_vl.objectives import OBJECTIVES
+from reopold_vl.presets import PRESETS
+
+USAGE = """Distil a teacher VLM into a student VLM with REOPOLD.
+
+  python -m reopold_vl.train [PRESET] [--config FILE] [--objective NAME] [flags]
+  python -m reopold_vl.train --resume runs/NAME
+
+  PRESET      {presets} (default: embedded, which needs no download)
+  --config    start from a config.yaml as every run writes it, in place of a preset
+  --objective {objectives}
+  --resume    go on with a run that was stopped; no other flag but --steps is taken
+
+The objective is to maximise  J = (1 / sum M) sum_t rho_t A_t M_t  over the student's own answers, with
+  R_t = log pi_T(o_t|s_t) - log pi_S(o_t|s_t)   teacher/student log-ratio of each sampled token
+  A_t = max(R_t, log(lambda) / (1 - lambda))    clipped from below (lambda = objective.mixture)
+  M_t = 1[R_t >= floor], then 1[H_t >= tau]     exploration, then the top entropy share from switch_step on
+(arXiv 2603.11137, Eq. 4, 7, 8-10)."""
+
+
+def parse(argv: list[str]) -> tuple[TrainConfig, bool]:
+    """(configuration, whether it resumes a run) from the arguments; raises ConfigError or, for --help, SystemExit."""
+    argv, resume = _take(argv, "--resume")
+    if resume is not None:
+        return _resumed(Path(resume), argv), True
+    argv, path = _take(argv, "--config")
+    argv, objective = _take(argv, "--objective")
+    name = argv.pop(0) if argv and not argv[0].startswith("-") else None
+    if name is not None and path is not None:
+        raise ConfigError(f"both a preset ({name}) and --config {path} are given: allowed is one of them")
+    if name is not None and name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}{_nearest(name, PRESETS)}")
+    config = read_config(Path(path)) if path is not None else PRESETS[name or "embedded"]
+    if objective is not None:
+        if objective not in OBJECTIVES:
+            raise ConfigError(f"unknown objective {objective!r}{_nearest(objective, OBJECTIVES)}")
+        kind = OBJECTIVES[objective]
+        config = config if type(config.objective) is kind else replace(config, objective=kind())
+    return _flags(config, argv), False
+
+
+def _resumed(run_dir: Path, argv: list[str]) -> TrainConfig:
+    if not (run_dir / "config.yaml").is_file():
+        raise ConfigError(f"--resume {run_dir}: no run lies there (config.yaml is missing)")
+    argv, steps = _take(argv, "--steps")
+    if argv:
+        raise ConfigError(f"{argv[0]} cannot be combined with --resume: a resumed run keeps its settings (but --steps)")
+    # The directory may have been moved or named from elsewhere (also as `.`): where it lies now is what counts.
+    place = run_dir if run_dir.name not in ("", "..") else run_dir.resolve()
+    config = replace(read_config(run_dir / "config.yaml"), output_dir=place.parent, name=place.name)
+    if steps is None:
+        return config
+    if not steps.isdigit():
+        raise ConfigError(f"steps is {steps}: allowed is 1 or more")
+    return replace(config, steps=int(steps))
+
+
+def _flags(config: TrainConfig, argv: list[str]) -> TrainConfig:
+    import tyro
+
+    usage = USAGE.format(presets=", ".join(PRESETS), objectives=", ".join(OBJECTIVES))
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            parsed, unknown = tyro.cli(
+                TrainConfig,
+                default=config,
+                args=argv,
+                prog="python -m reopold_vl.train",
+                description=usage,
+                config=(tyro.conf.AvoidSubcommands,),
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # --help
+        raise ConfigError(_one_line(errors.getvalue())) from None
+    if unknown:
+        raise ConfigError(f"unknown argument {unknown[0]}{_nearest(unknown[0], _flag_names(config))}")
+    return parsed
+
+
+def _one_line(box: str) -> str:
+    """The message of tyro's framed error: what stands between its title and its first rule."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    rule = next((index for index, line in enumerate(lines) if set(line) <= set("─╰╯")), len(lines))
+    return " ".join(lines[:rule])
+
+
+def _flag_names(config: TrainConfig) -> list[str]:
+    def names(values: dict, prefix: str) -> list[str]:
+        nested = [names(v, f"{prefix}{k}.") if isinstance(v, dict) else [f"{prefix}{k}"] for k, v in values.items()]
+        return [name for group in nested for name in group]
+
+    return ["--" + name.replace("_", "-") for name in [*names(to_dict(config), ""), "config", "resume", "objective"]]
+
+
+def _nearest(name: str, known: list[str] | dict) -> str:
+    near = difflib.get_close_matches(name.replace("_", "-") if name.startswith("--") else name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else f": allowed are {', '.join(known)}" if len(known) < 12 else ""
+
+
+def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
+    """Remove `flag VALUE` or `flag=VALUE` from the arguments."""
+    for index, item in enumerate(argv):
+        if item.startswith(flag + "="):
+            return argv[:index] + argv[index + 1 :], item.split("=", 1)[1]
+        if item == flag:
+            if index + 1 == len(argv):
+                raise ConfigError(f"{flag} needs a value")
+            return argv[:index] + argv[index + 2 :], argv[index + 1]
+    return list(argv), None
+
+
+def fail(message: str) -> int:
+    """Print one line to stderr; the exit status of a user's error."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

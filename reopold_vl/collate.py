@@ -1,0 +1,91 @@
+"""Prompts and rollouts as padded tensors: prompts to the left, responses to the right, each image once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from reopold_vl.types import Prompt, Rollout
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Unique prompts, padded on the left. `vision` concatenates the image tensors of all of them, in order."""
+
+    ids: Int[Tensor, "prompts length"]
+    mask: Bool[Tensor, "prompts length"]
+    token_types: Int[Tensor, "prompts length"]
+    vision: Mapping[str, Tensor]
+
+    def to(self, device: torch.device) -> PromptBatch:
+        vision = {name: tensor.to(device) for name, tensor in self.vision.items()}
+        return PromptBatch(self.ids.to(device), self.mask.to(device), self.token_types.to(device), vision)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Rollouts over unique prompts: row b answers prompt `rows[b]`; responses are padded on the right."""
+
+    prompts: PromptBatch
+    rows: Int[Tensor, " batch"]
+    response_ids: Int[Tensor, "batch time"]
+    mask: Bool[Tensor, "batch time"]
+
+    def to(self, device: torch.device) -> TokenBatch:
+        return TokenBatch(
+            self.prompts.to(device), self.rows.to(device), self.response_ids.to(device), self.mask.to(device)
+        )
+
+
+def collate_prompts(prompts: Sequence[Prompt], *, pad_id: int) -> PromptBatch:
+    """Left-pad prompts to the longest of them; image tensors are concatenated, never padded."""
+    length = max(len(prompt.ids) for prompt in prompts)
+    ids = torch.full((len(prompts), length), pad_id)
+    mask = torch.zeros(len(prompts), length, dtype=torch.bool)
+    token_types = torch.zeros(len(prompts), length, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        start = length - len(prompt.ids)
+        ids[row, start:] = prompt.ids
+        mask[row, start:] = True
+        token_types[row, start:] = prompt.token_types
+    names = dict.fromkeys(name for prompt in prompts for name in prompt.vision)
+    vision = {name: torch.cat([prompt.vision[name] for prompt in prompts if name in prompt.vision]) for name in names}
+    return PromptBatch(ids, mask, token_types, vision)
+
+
+def collate_rollouts(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
+    """Right-pad responses to the longest; rollouts of one prompt (the same object) share its row and its images."""
+    unique = {id(rollout.prompt): rollout.prompt for rollout in rollouts}
+    position = {key: row for row, key in enumerate(unique)}
+    return TokenBatch(
+        prompts=collate_prompts(list(unique.values()), pad_id=pad_id),
+        rows=torch.tensor([position[id(rollout.prompt)] for rollout in rollouts]),
+        response_ids=pad_right([rollout.response_ids for rollout in rollouts], pad_id),
+        mask=pad_right([torch.ones_like(rollout.response_ids, dtype=torch.bool) for rollout in rollouts], False),
+    )
+
+
+def pad_right(rows: Sequence[Tensor], value: float) -> Tensor:
+    """[B, T] from B vectors of different lengths."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+
+
+def prompt_groups(rollouts: Sequence[Rollout], rows_at_once: int) -> Iterator[slice]:
+    """Slices of at most `rows_at_once` rollouts (or one prompt's, if it has more) that never part a prompt's rollouts.
+
+    An image is then encoded once per pass however the batch is cut.
+    """
+    start = end = 0
+    for _, group in groupby(rollouts, key=lambda rollout: id(rollout.prompt)):
+        size = len(list(group))
+        if end > start and end + size - start > rows_at_once:
+            yield slice(start, end)
+            start = end
+        end += size
+    if end > start:
+        yield slice(start, end)

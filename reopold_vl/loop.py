@@ -1,0 +1,144 @@
+"""The main loop: the student answers, the teacher scores, the objective says how hard to push, the student learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from reopold_vl import assemble, checkpoint, rundir
+from reopold_vl.assemble import Parts
+from reopold_vl.config import TrainConfig
+from reopold_vl.grading import accuracy, grade, grade_rollout, write_graded
+from reopold_vl.learn import learn
+from reopold_vl.metrics import batch_metrics, learn_metrics, rollout_metrics
+from reopold_vl.progress import Stopwatch
+from reopold_vl.report.plots import append_histogram
+from reopold_vl.runlog import REWARD_HISTOGRAM_FILE, RunLog, live_line
+from reopold_vl.score import score
+from reopold_vl.seeds import derive_seed
+from reopold_vl.showcase import FILE as SHOWCASE_FILE
+from reopold_vl.showcase import keep_rollouts
+from reopold_vl.splits import draw
+from reopold_vl.stop import StopSignals
+
+
+def run_steps(config: TrainConfig, parts: Parts, log: RunLog, stop: StopSignals) -> None:
+    """Train from `parts.progress.step` to `config.steps`; a stop signal ends it after a step, with a checkpoint."""
+    student, progress = parts.student, parts.progress
+    engine = student.engine(rows_at_once=config.rollout.rows_at_once)
+    if progress.step == 0:
+        log.log(0, {"rollout/total": 0, **validate(config, parts)})
+    with tqdm(total=config.steps, initial=progress.step, desc="training", unit="step", dynamic_ncols=True) as bar:
+        for step in range(progress.step, config.steps):
+            with stop.deferred():
+                watch = Stopwatch()
+                torch.manual_seed(derive_seed(config.seed, step, "torch"))
+                with watch("rollout"):
+                    samples = draw(parts.splits.train, config.prompts_per_step, seed=config.seed, step=step)
+                    prompts = parts.encode(samples)
+                    rollouts = engine.generate(
+                        prompts,
+                        n=config.rollout.n,
+                        max_new_tokens=config.rollout.max_new_tokens,
+                        seed=derive_seed(config.seed, step, "rollout"),
+                    )
+                with watch("score"):
+                    rows = config.optim.rows_at_once
+                    batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows))
+                signal = config.objective(batch, step=step)  # the whole algorithm
+                with watch("update"):
+                    result = learn(
+                        student.policy,
+                        rollouts,
+                        batch,
+                        signal,
+                        optimizer=parts.optimizer,
+                        scheduler=parts.scheduler,
+                        updates=config.optim.updates_per_batch,
+                        rows_at_once=rows,
+                        max_grad_norm=config.optim.max_grad_norm,
+                        pad_id=student.pad_id,
+                    )
+                progress.count_step(len(rollouts), sum(watch.seconds.values()))
+                progress.count_updates(result.skipped, allowed_in_a_row=config.optim.max_bad_steps)
+
+                graded = [grade_rollout(student, rollout) for rollout in rollouts]
+                metrics = {
+                    **batch_metrics(batch, signal),
+                    **rollout_metrics(rollouts, [item.correct for item in graded]),
+                    **learn_metrics(result, lr=parts.scheduler.get_last_lr()[0]),
+                    **progress.metrics(),
+                    **watch.seconds,
+                }
+                if due(progress.step, config.eval_every, config.steps):
+                    metrics |= validate(config, parts)
+                    keep_rollouts(
+                        config.run_dir / SHOWCASE_FILE, progress.step, student, rollouts, batch, signal, graded
+                    )
+                    tqdm.write(f"step {progress.step}/{config.steps}: {live_line(metrics)}")
+                append_histogram(
+                    config.run_dir / REWARD_HISTOGRAM_FILE, progress.step, batch.rewards[batch.mask].tolist()
+                )
+                log.log(progress.step, metrics)
+                bar.set_postfix_str(live_line(metrics))
+                bar.update()
+                if stop.requested or due(progress.step, config.save_every, config.steps):
+                    save(config, parts)
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Whether something done every `every` steps (0: never) and after the last one is to be done after `step`."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+def validate(config: TrainConfig, parts: Parts) -> dict[str, float]:
+    """Greedy accuracy on the held-out problems that watch the training; nothing without such problems."""
+    if not parts.splits.validation:
+        return {}
+    graded = grade(
+        parts.student,
+        parts.splits.validation,
+        max_new_tokens=config.rollout.max_new_tokens,
+        rows_at_once=config.rollout.rows_at_once,
+    )
+    return {"validation/accuracy": accuracy(graded), "validation/num": len(graded)}
+
+
+def save(config: TrainConfig, parts: Parts) -> None:
+    checkpoint.save_checkpoint(
+        config.run_dir / rundir.CHECKPOINTS_DIR,
+        step=parts.progress.step,
+        model=parts.student.policy.model,
+        optimizer=parts.optimizer,
+        scheduler=parts.scheduler,
+        state=parts.progress.state(),
+        keep=config.keep,
+    )
+
+
+def train(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
+    """A whole run: load and check, measure, train, measure again, report; returns the content of summary.json.
+
+    Raises ValueError (one line) for bad input, `Stopped` when a signal ended the run (it can be resumed),
+    TrainingDiverged after too many non-finite steps.
+    """
+    with StopSignals().installed() as stop:
+        parts = assemble.load(config)
+        assemble.open_run(config, resume=resume)
+        print(*parts.splits.notes, f"pair: {parts.pair}", sep="\n")
+        graded = assemble.measure_baselines(config, parts)
+        assemble.restore(config, parts)
+        first = parts.progress.step + 1 if parts.progress.step else 0
+        with RunLog(
+            config.run_dir,
+            trackers=config.trackers,
+            resume_step=first if resume else None,
+            step_files=(REWARD_HISTOGRAM_FILE, SHOWCASE_FILE),
+        ) as log:
+            run_steps(config, parts, log, stop)
+        checkpoint.write_atomically(config.run_dir / rundir.STUDENT_DIR, parts.student.save)
+        graded["after"] = assemble.measure(config, parts.student, parts.splits.test, "after")
+        write_graded(graded["after"], config.run_dir / "test_after.jsonl")
+    return assemble.report(config, parts, graded)

@@ -1,0 +1,43 @@
+"""The only gradient mathematics of the toolkit: the token-level policy gradient of Eq. 4 (arXiv 2603.11137)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from reopold_vl.types import LossOutput
+
+
+def policy_gradient_loss(
+    logprobs: Float[Tensor, "batch time"],
+    old_logprobs: Float[Tensor, "batch time"],
+    advantages: Float[Tensor, "batch time"],
+    mask: Bool[Tensor, "batch time"],
+    *,
+    denominator: float,
+) -> LossOutput:
+    r"""Minus the surrogate objective of one micro-batch.
+
+        loss = -(1 / denominator) * sum_i sum_t  rho_it * A_it * M_it,     rho_it = pi_theta / pi_old
+
+    `denominator` is sum M over everything that shares the update (all micro-batches, all ranks), so the losses of
+    micro-batches add up to the loss of the whole. `old_logprobs` and `advantages` carry no gradient. Entries outside
+    `mask` may be anything, NaN included. There is no PPO clip on rho, as in the paper.
+
+    Raises ValueError if `denominator` is not positive: an empty mask is the caller's no-op, never a division by zero.
+    """
+    if denominator <= 0:
+        raise ValueError(f"denominator is {denominator}: the number of kept tokens must be positive")
+    log_ratio = torch.where(mask, logprobs - old_logprobs.detach(), 0.0)
+    ratio = log_ratio.exp()
+    weight = torch.where(mask, advantages.detach(), 0.0)
+    loss = -(ratio * weight).sum() / denominator
+    with torch.no_grad():
+        kept = max(int(mask.sum()), 1)
+        metrics = {
+            "loss": float(loss),
+            "ratio/mean": float(torch.where(mask, ratio, 0.0).sum()) / kept,
+            "ratio/max": float(torch.where(mask, ratio, 0.0).max()) if mask.numel() else 0.0,
+        }
+    return LossOutput(loss=loss, metrics=metrics)

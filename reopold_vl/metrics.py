@@ -1,0 +1,58 @@
+"""Numbers about one step, named `area/name`, as the run log and the plots know them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from reopold_vl.learn import LearnResult
+from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
+
+QUANTILES = {"p01": 0.01, "p10": 0.10, "p50": 0.50, "p90": 0.90}
+
+
+def batch_metrics(batch: ScoredBatch, signal: TokenSignal) -> dict[str, float]:
+    """Rewards and entropy in nats over response tokens; the share of them that is trained on."""
+    rewards = batch.rewards[batch.mask].float()
+    quantiles = {f"reward/{name}": _quantile(rewards, level) for name, level in QUANTILES.items()}
+    return {
+        "reward/mean": float(rewards.mean()),
+        **quantiles,
+        "student/entropy": float(batch.entropy[batch.mask].mean()),
+        "reopold/kept": int(signal.mask.sum()) / max(int(batch.mask.sum()), 1),
+        **signal.metrics,
+    }
+
+
+def rollout_metrics(rollouts: Sequence[Rollout], correct: Sequence[bool]) -> dict[str, float]:
+    """Lengths in tokens; truncated, repeating and right answers as shares."""
+    count = len(rollouts)
+    return {
+        "rollout/length": sum(len(rollout.response_ids) for rollout in rollouts) / count,
+        "rollout/truncated": sum(rollout.finish_reason == "length" for rollout in rollouts) / count,
+        "rollout/repetition": sum(repetition(rollout.response_ids.tolist()) for rollout in rollouts) / count,
+        "rollout/accuracy": sum(correct) / count,
+    }
+
+
+def learn_metrics(result: LearnResult, *, lr: float) -> dict[str, float]:
+    """Means over the step's updates; absent where no update had a kept token."""
+    metrics = {"optim/lr": lr, "optim/empty": float(result.empty), "ratio/max": result.ratio_max}
+    if result.losses:
+        metrics["loss"] = sum(result.losses) / len(result.losses)
+    if result.grad_norms:
+        metrics["optim/grad_norm"] = sum(result.grad_norms) / len(result.grad_norms)
+    return metrics
+
+
+def repetition(ids: Sequence[int], length: int = 8) -> float:
+    """Share of the `length`-grams of an answer that have been there before: near 0 for prose, near 1 in a loop."""
+    grams = [tuple(ids[start : start + length]) for start in range(len(ids) - length + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _quantile(values: Tensor, level: float) -> float:
+    # torch.quantile refuses more than 2^24 values; the k-th value does not.
+    rank = min(max(round(level * values.numel()), 1), values.numel())
+    return float(values.kthvalue(rank).values)

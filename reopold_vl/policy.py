@@ -1,0 +1,132 @@
+"""Policy: the one wrapped module. Everything differentiable goes through its `forward`."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from reopold_vl.collate import PromptBatch, TokenBatch
+from reopold_vl.logprobs import TokenStats, token_stats
+
+
+class Policy(nn.Module):
+    """A Hugging Face vision-language model as a distribution over response tokens.
+
+    `forward(batch, keep)` returns log-probabilities and entropies, [B, T], of the response tokens where `keep` is
+    true and zeros elsewhere. The vision tower runs once per image of the batch, the decoder once per rollout, the
+    head on the kept tokens alone. Positions are always explicit: the model's own bookkeeping (`rope_deltas`) is
+    overwritten by every forward and would leak from one batch into the next.
+    """
+
+    def __init__(self, model: Any, *, freeze_vision: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.freeze_vision = freeze_vision
+        if freeze_vision:
+            model.base_model.visual.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def forward(self, batch: TokenBatch, keep: Bool[Tensor, "batch time"]) -> TokenStats:
+        prompts, rows = batch.prompts, batch.rows
+        features = self.encode_images(prompts)
+        prompt_positions, next_position = self.positions(prompts)
+        steps = torch.arange(batch.response_ids.shape[1] - 1, device=rows.device)
+        # The last response token predicts nothing that is scored, so it is no input.
+        ids = torch.cat([prompts.ids[rows], batch.response_ids[:, :-1]], 1)
+        mask = torch.cat([prompts.mask[rows], batch.mask[:, :-1]], 1)
+        later = next_position[rows] + steps
+        hidden = self.hidden_states(
+            ids=ids,
+            mask=mask,
+            positions=torch.cat([prompt_positions[:, rows], later.expand(3, -1, -1)], -1),
+            token_types=torch.cat([prompts.token_types[rows], torch.zeros_like(batch.response_ids[:, :-1])], 1),
+            features=select_rows(features, image_token_counts(prompts), rows.tolist()),
+        )
+        # The state at the prompt's last token predicts the first response token.
+        hidden = hidden[:, prompts.ids.shape[1] - 1 :]
+        head = self.model.get_output_embeddings()
+        stats = token_stats(hidden[keep], head.weight, head.bias, batch.response_ids[keep])
+        zeros = torch.zeros(keep.shape, dtype=torch.float32, device=keep.device)
+        return TokenStats(zeros.masked_scatter(keep, stats.logprobs), zeros.masked_scatter(keep, stats.entropy))
+
+    def encode_images(self, prompts: PromptBatch) -> Any | None:
+        """The vision tower's output for all images of the batch, or None without images."""
+        if "pixel_values" not in prompts.vision:
+            return None
+        encode = self.model.base_model.get_image_features
+        accepted = inspect.signature(encode).parameters
+        inputs = {name: tensor for name, tensor in prompts.vision.items() if name in accepted}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
+            return encode(**inputs, return_dict=True)
+
+    def positions(self, prompts: PromptBatch) -> tuple[Int[Tensor, "3 prompts length"], Int[Tensor, "prompts 1"]]:
+        """Rotary positions (time, height, width) of the prompt tokens, and the position of the first response token."""
+        text = (prompts.mask.long().cumsum(-1) - 1).clamp(min=0)
+        if "image_grid_thw" not in prompts.vision:
+            return text.expand(3, -1, -1), text[:, -1:] + 1
+        positions, delta = self.model.base_model.get_rope_index(
+            input_ids=prompts.ids,
+            mm_token_type_ids=prompts.token_types,
+            image_grid_thw=prompts.vision["image_grid_thw"],
+            attention_mask=prompts.mask.long(),
+        )
+        return positions, text[:, -1:] + 1 + delta.reshape(-1, 1)
+
+    def hidden_states(
+        self,
+        *,
+        ids: Int[Tensor, "batch length"],
+        mask: Bool[Tensor, "batch total"],
+        positions: Int[Tensor, "3 batch length"],
+        token_types: Int[Tensor, "batch length"] | None = None,
+        features: Any | None = None,
+        cache: Any | None = None,
+    ) -> Float[Tensor, "batch length hidden"]:
+        """Last hidden states; `cache` is read and extended in place, `mask` covers what it holds as well."""
+        inputs: dict[str, Any] = {} if token_types is None else {"mm_token_type_ids": token_types}
+        if features is not None:
+            inputs["mm_encoder_outputs"] = {"image": features}
+        output = self.model.base_model(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **inputs,
+        )
+        return output.last_hidden_state
+
+
+def image_token_counts(prompts: PromptBatch) -> list[int]:
+    """Number of image placeholders in each prompt."""
+    return (prompts.token_types == 1).sum(1).tolist()
+
+
+def select_rows(features: Any | None, counts: list[int], rows: list[int]) -> Any | None:
+    """The image features of the prompts `rows`, in that order and repeated as they are (gradients add up).
+
+    `counts` says how many visual tokens each prompt has, so that several images a prompt or none are no special case.
+    Qwen3-VL's deep-stack features are taken along.
+    """
+    if features is None:
+        return None
+
+    def pick(parts: Any) -> Any:
+        tokens = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+        per_prompt = tokens.split(counts)
+        picked = [per_prompt[row] for row in rows]
+        return torch.cat(picked) if torch.is_tensor(parts) else picked
+
+    selected = copy.copy(features)
+    selected.pooler_output = pick(features.pooler_output)
+    if getattr(features, "deepstack_features", None) is not None:
+        selected.deepstack_features = [pick(layer) for layer in features.deepstack_features]
+    return selected

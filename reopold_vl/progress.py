@@ -1,0 +1,79 @@
+"""What a run counts across its steps and carries through checkpoints."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+class TrainingDiverged(RuntimeError):
+    """Too many steps in a row with a non-finite loss or gradient."""
+
+
+@dataclass
+class Progress:
+    """Counts since the run's first start; seconds are wall clock, summed over resumptions."""
+
+    step: int = 0
+    rollouts: int = 0
+    skipped_prompts: int = 0
+    skipped_updates: int = 0
+    bad_steps: int = 0  # in a row
+    train_seconds: float = 0.0
+    total_seconds: float = 0.0
+    _started: float = field(default_factory=time.monotonic, repr=False)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the counts of a checkpoint's state record."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def state(self) -> dict[str, Any]:
+        values = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+        return {**values, "total_seconds": self.seconds_so_far()}
+
+    def seconds_so_far(self) -> float:
+        return self.total_seconds + time.monotonic() - self._started
+
+    def count_step(self, rollouts: int, seconds: float) -> None:
+        """Note a finished step."""
+        self.step += 1
+        self.rollouts += rollouts
+        self.train_seconds += seconds
+
+    def metrics(self) -> dict[str, float]:
+        """The running totals, for the log."""
+        return {
+            "rollout/total": self.rollouts,
+            "rollout/skipped_prompts": self.skipped_prompts,
+            "optim/skipped": self.skipped_updates,
+        }
+
+    def count_updates(self, skipped: int, *, allowed_in_a_row: int) -> None:
+        """Note a step's skipped updates; raises TrainingDiverged after `allowed_in_a_row` steps that had some."""
+        self.skipped_updates += skipped
+        self.bad_steps = self.bad_steps + 1 if skipped else 0
+        if self.bad_steps >= allowed_in_a_row:
+            raise TrainingDiverged(
+                f"stopped at step {self.step}: {self.bad_steps} steps in a row had a non-finite loss or gradient; "
+                "lower --optim.lr (now in config.yaml) and resume from an earlier checkpoint or start over"
+            )
+
+
+class Stopwatch:
+    """Wall seconds of the parts of one step: `with watch("rollout"): ...` becomes `seconds/rollout`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._name, self._start = "", 0.0
+
+    def __call__(self, name: str) -> Stopwatch:
+        self._name = f"seconds/{name}"
+        return self
+
+    def __enter__(self) -> None:
+        self._start = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self._name] = self.seconds.get(self._name, 0.0) + time.monotonic() - self._start

@@ -1,0 +1,103 @@
+"""VisualSample -> Prompt: the one preprocessing that student, teacher, engines, evaluation and demo share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
+from reopold_vl.images import fit_image, load_image
+from reopold_vl.types import Prompt, VisualSample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_MARKER = "<image>"
+
+
+class PromptError(ValueError):
+    """A sample that cannot become a prompt; the message names the sample and the reason."""
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """Encode samples with one processor, one pixel budget and one chat template.
+
+    `min_pixels` and `max_pixels` bound each image's area after resizing; both sides become multiples of the patch
+    size times the merge size. Two models whose processors agree (see `reopold_vl.check`) can share the prompts.
+    """
+
+    processor: Any
+    min_pixels: int
+    max_pixels: int
+    max_prompt_tokens: int = 4096
+    allow_url: bool = False
+
+    @property
+    def factor(self) -> int:
+        """Pixels per side of one visual token."""
+        return self.processor.image_processor.patch_size * self.processor.image_processor.merge_size
+
+    def images(self, sample: VisualSample) -> list[Image]:
+        """The sample's images as RGB, resized into the pixel budget."""
+        fit = {"factor": self.factor, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        return [fit_image(load_image(image, allow_url=self.allow_url), **fit) for image in sample.images]
+
+    def __call__(self, sample: VisualSample) -> Prompt:
+        """Chat template, image tensors and expanded ids of one sample; raises PromptError, or ImageError."""
+        special = self.special_token_in(sample)
+        if special is not None:
+            raise PromptError(f"sample {sample.id}: the question contains the special token {special!r}")
+        text = self.processor.apply_chat_template(messages(sample), tokenize=False, add_generation_prompt=True)
+        images = self.images(sample)
+        # The images are resized already: a second resize with other limits would change the grid.
+        encoded = self.processor(
+            text=[text], images=images or None, images_kwargs={"do_resize": False}, return_tensors="pt"
+        )
+        ids = encoded["input_ids"][0]
+        if len(ids) > self.max_prompt_tokens:
+            raise PromptError(
+                f"sample {sample.id}: the prompt has {len(ids)} tokens, allowed are {self.max_prompt_tokens} "
+                "(raise --max-prompt-tokens or lower --images.max-pixels)"
+            )
+        vision = {name: encoded[name] for name in ("pixel_values", "image_grid_thw") if name in encoded}
+        return Prompt(sample=sample, ids=ids, token_types=encoded["mm_token_type_ids"][0].long(), vision=vision)
+
+    def special_token_in(self, sample: VisualSample) -> str | None:
+        """The first special token written out in the sample's text, which would forge turns or images."""
+        text = sample.question + (sample.system or "")
+        return next((token for token in self.processor.tokenizer.all_special_tokens if token in text), None)
+
+    def encode_all(self, samples: Sequence[VisualSample]) -> tuple[list[Prompt], list[str]]:
+        """Prompts of the samples that can be encoded, and one reason for each that cannot."""
+        prompts: list[Prompt] = []
+        reasons: list[str] = []
+        for sample in samples:
+            try:
+                prompts.append(self(sample))
+            except ValueError as error:
+                reasons.append(f"{sample.id}: {error}")
+        return prompts, reasons
+
+
+def messages(sample: VisualSample) -> list[dict[str, Any]]:
+    """The chat messages of a sample: optional system turn, one user turn with images where the markers stand.
+
+    Without markers the images come first. Raises PromptError when markers and images differ in number.
+    """
+    parts = re.split(re.escape(IMAGE_MARKER), sample.question)
+    markers = len(parts) - 1
+    if markers == 0:
+        content: list[dict[str, str]] = [{"type": "image"} for _ in sample.images]
+        content.append({"type": "text", "text": sample.question})
+    elif markers == len(sample.images):
+        content = []
+        for index, part in enumerate(parts):
+            content += [{"type": "image"}] if index else []
+            content += [{"type": "text", "text": part}] if part.strip() else []
+    else:
+        raise PromptError(f"sample {sample.id}: {markers} <image> markers for {len(sample.images)} images")
+    system = [{"role": "system", "content": [{"type": "text", "text": sample.system}]}] if sample.system else []
+    return [*system, {"role": "user", "content": content}]

@@ -1,0 +1,25 @@
+"""Engines that sample answers. An engine is anything with `Engine.generate`; `hf.py` is the one that runs anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from reopold_vl.types import Prompt, Rollout
+
+
+class Engine(Protocol):
+    """Samples answers from the student.
+
+    `exact` says that the log-probs and entropies which it returns equal the trainer's own forward pass to fp32
+    rounding; where it is false the trainer scores the student once more and logs the gap.
+    """
+
+    @property
+    def exact(self) -> bool: ...
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, n: int, max_new_tokens: int, seed: int, temperature: float = 1.0
+    ) -> list[Rollout]:
+        """`n` answers to each prompt, those of one prompt next to each other, in the order of `prompts`."""
+        ...

@@ -1,0 +1,57 @@
+"""Stop where it is safe: Ctrl-C and SIGTERM end a run after the step in hand, with a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stopped(Exception):
+    """The run was asked to stop; `code` is the exit status that the signal calls for."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.code = 128 + signum
+
+
+class StopSignals:
+    """Turns SIGINT and SIGTERM into `Stopped`: at once outside `deferred()`, at its end inside.
+
+    A second signal inside `deferred()` does not wait.
+    """
+
+    def __init__(self) -> None:
+        self._deferred = False
+        self._received: int | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self._received is not None
+
+    @contextmanager
+    def installed(self) -> Iterator[StopSignals]:
+        old = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A section that a first signal does not interrupt."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self._received is not None:
+            raise Stopped(self._received)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        again = self._received is not None
+        self._received = signum
+        if again or not self._deferred:
+            raise Stopped(signum)

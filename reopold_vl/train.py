@@ -1,0 +1,45 @@
+"""`python -m reopold_vl.train`: the command. The main loop is in `loop.py`, the settings are in `config.py`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from reopold_vl.cli import fail, parse
+from reopold_vl.progress import TrainingDiverged
+from reopold_vl.stop import Stopped
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, train, report; the exit status (0 done, 2 bad input, 1 failed, 130 or 143 stopped and resumable)."""
+    try:
+        config, resume = parse(list(sys.argv[1:] if argv is None else argv))
+    except ValueError as error:
+        return fail(str(error))
+    again = f"python -m reopold_vl.train --resume {config.run_dir}"
+    try:
+        # torch and transformers take seconds to import: after the arguments have proved good.
+        from reopold_vl.loop import train
+
+        train(config, resume=resume)
+    except KeyboardInterrupt:
+        print("stopped while loading: nothing was written", file=sys.stderr)
+        return 130
+    except Stopped as stop:
+        begun = (config.run_dir / "config.yaml").is_file()
+        print(f"stopped by {stop}: {f'go on with  {again}' if begun else 'nothing was written'}", file=sys.stderr)
+        return stop.code
+    except TrainingDiverged as error:
+        fail(str(error))
+        return 1
+    except ValueError as error:
+        return fail(str(error))
+    except OSError as error:  # a full disk, a directory that may not be written to
+        fail(f"{error}; once that is mended, go on with  {again}")
+        return 1
+    print(f"student, plots, rollouts.html and summary.json are in {config.run_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,104 @@
+"""What flows through a training step: VisualSample -> Prompt -> Rollout -> ScoredBatch -> TokenSignal -> LossOutput.
+
+Every type is frozen and complete from birth. Shapes: B rollouts, T response tokens ("batch time"),
+P prompt tokens. Nothing here imports torch at run time unless it is loaded already (the tests check shapes
+through jaxtyping, `--help` should not wait for torch).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from jaxtyping import Bool, Float, Int
+
+if TYPE_CHECKING or "torch" in sys.modules:
+    from torch import Tensor
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class VisualSample:
+    """One image question: what recipes write, training draws, evaluation scores and the demo shows.
+
+    `images` holds anything `reopold_vl.images.load_image` accepts: PIL images, paths, bytes, data URIs.
+    `question` may contain one `<image>` marker per image to say where each one goes; without markers the
+    images come first. `source` groups samples in reports (the question type, the data set's name).
+    """
+
+    id: str
+    question: str
+    answer: str | None = None
+    images: tuple[Any, ...] = ()
+    choices: tuple[str, ...] | None = None
+    source: str = ""
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One sample as the models see it: ids with every image placeholder expanded, and the image tensors.
+
+    `ids` and `token_types` are [P] int64 (`token_types` is 1 on image placeholders); `vision` maps
+    `pixel_values` [patches, dim] and `image_grid_thw` [images, 3], and is empty for a text-only sample.
+    """
+
+    sample: VisualSample
+    ids: Int[Tensor, " prompt"]
+    token_types: Int[Tensor, " prompt"]
+    vision: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One answer of the student: token ids with EOS where it was sampled, and what the engine knew of each.
+
+    `logprobs` and `entropy` are the student's own at sampling time, in nats, over the full vocabulary at T = 1.
+    """
+
+    prompt: Prompt
+    response_ids: Int[Tensor, " time"]
+    logprobs: Float[Tensor, " time"]
+    entropy: Float[Tensor, " time"]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """Everything an objective may look at; [B, T] over response tokens only, no gradient.
+
+    `rewards` is R_t = teacher_logprobs - old_logprobs. `mask` is true on response tokens, EOS included; entries
+    outside it are undefined and must not matter.
+    """
+
+    old_logprobs: Float[Tensor, "batch time"]
+    teacher_logprobs: Float[Tensor, "batch time"]
+    entropy: Float[Tensor, "batch time"]
+    rewards: Float[Tensor, "batch time"]
+    mask: Bool[Tensor, "batch time"]
+
+
+@dataclass(frozen=True)
+class TokenSignal:
+    """How hard to push each token: `advantages` A_t where `mask` is true, and metrics named `area/name`."""
+
+    advantages: Float[Tensor, "batch time"]
+    mask: Bool[Tensor, "batch time"]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """The scalar to minimise (with gradient) and the metrics of this piece of the batch."""
+
+    loss: Float[Tensor, ""]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """A frozen dataclass that is also a pure function: sees the whole batch, never a gradient."""
+
+    def __call__(self, batch: ScoredBatch, *, step: int) -> TokenSignal: ...
