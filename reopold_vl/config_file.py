@@ -1,4 +1,4 @@
-"""config.yaml: every run writes one, `--config` and `--resume` read it back; a typo in it is an error, not a default."""
+"""config.yaml: every run writes one, `--config` and `--resume` read it back; a typo in it is an error."""
 
 from __future__ import annotations
 

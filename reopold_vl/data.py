@@ -7,6 +7,7 @@ import difflib
 import glob
 import itertools
 import json
+import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ def _find_files(path: Path) -> list[Path]:
 
 def _read_parquet(file: Path) -> tuple[list[str], Iterator[Any]]:
     import datasets
+
+    datasets.logging.set_verbosity(logging.CRITICAL)  # it would log an error that is ours to report
 
     def rows() -> Iterator[Any]:
         try:

@@ -11,6 +11,7 @@ import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image co
 
 # isort: split
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
@@ -108,7 +109,7 @@ def load_model(
             attn_implementation=attention,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be loaded as a vision-language model: {_first_line(error)}") from error
     kind = model.config.model_type
     if kind not in FAMILIES:

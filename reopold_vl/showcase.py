@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,5 +72,5 @@ def _data_uri(source: Any) -> str:
 
 
 def _finite(values: list[float]) -> list[float]:
-    # JSON has no infinity; anything below -1e3 nats reads as "impossible" all the same.
-    return [max(value, -1e4) for value in values]
+    # JSON has neither infinity nor NaN; anything below -1e3 nats reads as "impossible" all the same.
+    return [max(value, -1e4) if math.isfinite(value) or value == -math.inf else 0.0 for value in values]

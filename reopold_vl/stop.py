@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Stopped(Exception):
-    """The run was asked to stop; `code` is the exit status that the signal calls for."""
+class Stopped(BaseException):
+    """The run was asked to stop; `code` is the exit status that the signal calls for.
+
+    No Exception, as with KeyboardInterrupt: a library's broad `except` must not swallow the request.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)

@@ -43,7 +43,8 @@ ALLOWED = {
     "learn": {"types", "collate", "loss", "optim", "policy"},
     "config": {"objectives"},
     "presets": {"config", "objectives"},
-    "cli": {"config", "objectives", "presets"},
+    "config_file": {"config", "objectives"},
+    "cli": {"config", "config_file", "objectives", "presets"},
     "train": {"cli", "loop", "progress", "stop"},
 }
 # Who may import these at all.
@@ -51,7 +52,7 @@ IMPORTERS = {
     "train": set(),
     "loop": {"train"},
     "assemble": {"loop"},
-    "config": {"presets", "cli", "assemble", "loop", "train"},
+    "config": {"config_file", "presets", "cli", "assemble", "loop", "train"},
     "presets": {"cli"},
 }
 # Slow or optional: imported inside the function that needs them.

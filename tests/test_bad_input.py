@@ -74,7 +74,6 @@ def test_weights_are_missing(refusal, tmp_path: Path) -> None:
     assert str(directory) in refusal("--student.path", directory)
 
 
-@pytest.mark.xfail(strict=True, reason="models.load_model does not catch safetensors' SafetensorError")
 def test_weights_are_damaged(refusal, tmp_path: Path) -> None:
     directory = save_tiny(tmp_path / "damaged", "qwen2_5_vl", seed=1)
     content = (directory / "model.safetensors").read_bytes()
@@ -141,7 +140,6 @@ def test_a_directory_without_data(refusal, tmp_path: Path) -> None:
     assert "holds a .parquet or .jsonl file" in refusal("--data.path", tmp_path / "data")
 
 
-@pytest.mark.xfail(strict=True, reason="the datasets library logs a line of its own (data._read_parquet)")
 def test_a_parquet_that_is_none(refusal, tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 and nothing more")
     assert "unreadable parquet" in refusal("--data.path", tmp_path / "rows.parquet")
