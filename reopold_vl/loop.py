@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from reopold_vl import assemble, checkpoint, rundir
 from reopold_vl.assemble import Parts
 from reopold_vl.config import TrainConfig
 from reopold_vl.grading import accuracy, grade, grade_rollout, write_graded
-from reopold_vl.learn import learn
+from reopold_vl.learn import LearnResult, learn
 from reopold_vl.metrics import batch_metrics, learn_metrics, rollout_metrics
 from reopold_vl.progress import Stopwatch
 from reopold_vl.report.plots import append_histogram
@@ -22,6 +23,7 @@ from reopold_vl.showcase import FILE as SHOWCASE_FILE
 from reopold_vl.showcase import keep_rollouts
 from reopold_vl.splits import draw
 from reopold_vl.stop import StopSignals
+from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
 
 
 def run_steps(config: TrainConfig, parts: Parts, log: RunLog, stop: StopSignals) -> None:
@@ -64,28 +66,39 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog, stop: StopSignals)
                 progress.count_step(len(rollouts), sum(watch.seconds.values()))
                 progress.count_updates(result.skipped, allowed_in_a_row=config.optim.max_bad_steps)
 
-                graded = [grade_rollout(student, rollout) for rollout in rollouts]
-                metrics = {
-                    **batch_metrics(batch, signal),
-                    **rollout_metrics(rollouts, [item.correct for item in graded]),
-                    **learn_metrics(result, lr=parts.scheduler.get_last_lr()[0]),
-                    **progress.metrics(),
-                    **watch.seconds,
-                }
-                if due(progress.step, config.eval_every, config.steps):
-                    metrics |= validate(config, parts)
-                    keep_rollouts(
-                        config.run_dir / SHOWCASE_FILE, progress.step, student, rollouts, batch, signal, graded
-                    )
-                    tqdm.write(f"step {progress.step}/{config.steps}: {live_line(metrics)}")
-                append_histogram(
-                    config.run_dir / REWARD_HISTOGRAM_FILE, progress.step, batch.rewards[batch.mask].tolist()
-                )
+                metrics = watch.seconds | observe(config, parts, rollouts, batch, signal, result)
                 log.log(progress.step, metrics)
                 bar.set_postfix_str(live_line(metrics))
                 bar.update()
                 if stop.requested or due(progress.step, config.save_every, config.steps):
                     save(config, parts)
+
+
+def observe(
+    config: TrainConfig,
+    parts: Parts,
+    rollouts: Sequence[Rollout],
+    batch: ScoredBatch,
+    signal: TokenSignal,
+    result: LearnResult,
+) -> dict[str, float]:
+    """The metrics of the step just done; its reward histogram and, now and then, sample answers are kept as well."""
+    step = parts.progress.step
+    graded = [grade_rollout(parts.student, rollout) for rollout in rollouts]
+    metrics = {
+        **batch_metrics(batch, signal),
+        **rollout_metrics(rollouts, [item.correct for item in graded]),
+        **learn_metrics(result, lr=parts.scheduler.get_last_lr()[0]),
+        **parts.progress.metrics(),
+    }
+    append_histogram(config.run_dir / REWARD_HISTOGRAM_FILE, step, batch.rewards[batch.mask].tolist())
+    measured = due(step, config.eval_every, config.steps)
+    if measured:
+        metrics |= validate(config, parts)
+        tqdm.write(f"step {step}/{config.steps}: {live_line(metrics)}")
+    if measured or step == 1:
+        keep_rollouts(config.run_dir / SHOWCASE_FILE, step, parts.student, rollouts, batch, signal, graded)
+    return metrics
 
 
 def due(step: int, every: int, last: int) -> bool:

@@ -14,6 +14,7 @@ EMBEDDED = TrainConfig(
     optim=OptimConfig(lr=5e-4),
     steps=60,
     prompts_per_step=32,
+    eval_every=5,
 )
 
 # The paper's visual settings (arXiv 2603.11137): 60 steps, lr 5e-6, lambda 0.3, beta 0.2, T_switch 20, n = 12,

@@ -144,8 +144,8 @@ def test_page_shows_images_and_asks_for_nothing(run: Path) -> None:
     assert "<script" not in html.lower() and "javascript:" not in html.lower()
     assert "<link" not in html.lower()
     kept = read_lines(run / "sample_rollouts.jsonl")
-    assert {record["step"] for record in kept} == {2, 3}
-    assert len(kept) == 2 * 2 * PRESETS["embedded"].rollout.n  # two prompts of each measured step
+    assert {record["step"] for record in kept} == {1, 2, 3}
+    assert len(kept) == 3 * 2 * PRESETS["embedded"].rollout.n  # two prompts of the first and each measured step
     for record in kept:
         lengths = {len(record[name]) for name in ("tokens", "rewards", "student_logprobs", "teacher_logprobs", "kept")}
         assert len(lengths) == 1

@@ -196,5 +196,6 @@ def build_model(size: Size, tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLF
 def save_pair_member(model: nn.Module, processor: Qwen2_5_VLProcessor, directory: Path) -> None:
     """Write a plain Hugging Face directory that AutoModelForImageTextToText and AutoProcessor load."""
     directory.mkdir(parents=True, exist_ok=True)
+    processor.tokenizer.backend_tokenizer.no_padding()  # decoding in batches left its padding here; don't freeze it
     model.save_pretrained(directory)  # pyright: ignore[reportCallIssue]
     processor.save_pretrained(directory)

@@ -1,4 +1,4 @@
-"""Muon for the weight matrices, AdamW for everything else: about twice as quick per sample as AdamW alone here.
+"""Muon for the weight matrices, AdamW for everything else: fewer samples than AdamW alone needs (see README.md).
 
 Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by the nearest
 orthogonal matrix, found by five Newton-Schulz steps. Scaled by 0.2 sqrt(longest side) (Liu et al., 2025,
