@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+import transformers
 from tqdm import tqdm
 
-from reopold_vl import checkpoint, rundir
+from reopold_vl import __version__, checkpoint, rundir
 from reopold_vl.check import PairReport, check_pair
 from reopold_vl.config import ConfigError, ModelConfig, TrainConfig
 from reopold_vl.config_file import write_config
@@ -19,9 +19,11 @@ from reopold_vl.grading import grade
 from reopold_vl.logprobs import TokenStats
 from reopold_vl.models import VisionLanguageModel, load_model
 from reopold_vl.optim import build_optimizer, build_scheduler
+from reopold_vl.presets import EMBEDDED
 from reopold_vl.progress import Progress
 from reopold_vl.report import finish
 from reopold_vl.report.table import Graded
+from reopold_vl.runlog import check_trackers
 from reopold_vl.score import as_seen_by, sampled_tokens, score_tokens
 from reopold_vl.splits import Splits, embedded_splits, file_splits
 from reopold_vl.types import Prompt, Rollout, VisualSample
@@ -62,12 +64,12 @@ class Parts:
 
 def load(config: TrainConfig) -> Parts:
     """Load data and models and check that they fit; nothing is written yet. Raises ValueError with one line."""
-    for tracker in config.trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise ConfigError(f"trackers is {tracker}: it is not installed (pip install {tracker})")
+    progress = Progress()  # its clock runs from here
+    check_trackers(config.trackers)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     splits = load_splits(config)
+    splits = replace(splits, notes=(*splits.notes, *advice(config)))
     student, teacher = load_one(config, config.student), load_one(config, config.teacher)
     teacher.policy.requires_grad_(False)
     pair = check_pair(student, teacher, first_usable(student, splits.train))
@@ -75,7 +77,21 @@ def load(config: TrainConfig) -> Parts:
     optimizer = build_optimizer(student.policy, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
     updates = config.steps * optim.updates_per_batch
     scheduler = build_scheduler(optimizer, name=optim.schedule, warmup_updates=optim.warmup_updates, updates=updates)
-    return Parts(student, teacher, splits, pair, optimizer, scheduler, Progress())
+    return Parts(student, teacher, splits, pair, optimizer, scheduler, progress)
+
+
+def advice(config: TrainConfig) -> list[str]:
+    """What is allowed and probably not meant."""
+    own_student = not config.student.path.startswith("zoo:")
+    notes = []
+    if own_student and config.optim.lr >= EMBEDDED.optim.lr:
+        notes.append(
+            f"note: lr {config.optim.lr} and {config.rollout.max_new_tokens} tokens an answer suit the embedded "
+            "student; for a real one start from a preset such as qwen2.5-vl-3b"
+        )
+    if own_student and config.data.path is None:
+        notes.append("note: there is no --data.path, so training is on the embedded benchmark")
+    return notes
 
 
 def first_usable(model: VisionLanguageModel, samples: Sequence[VisualSample], num: int = 4) -> list[VisualSample]:
@@ -101,6 +117,7 @@ def load_one(config: TrainConfig, model: ModelConfig) -> VisionLanguageModel:
         max_pixels=images.max_pixels,
         max_prompt_tokens=config.rollout.max_prompt_tokens,
         allow_url=images.allow_url,
+        instruction=config.data.instruction,
     )
 
 
@@ -118,6 +135,7 @@ def load_splits(config: TrainConfig) -> Splits:
         min_rows=config.prompts_per_step,
         limit=data.limit,
         allow_url=config.images.allow_url,
+        require_image=data.require_image,
         seed=config.seed,
     )
 
@@ -165,13 +183,13 @@ def measure_baselines(config: TrainConfig, parts: Parts) -> dict[str, list[Grade
     """Student before and teacher on the test problems, teacher on the validation problems; kept in the run."""
     run, test, validation = config.run_dir, parts.splits.test, parts.splits.validation
     wanted = {
-        "before": (parts.student, test),
-        "teacher": (parts.teacher, test),
+        "test_before": (parts.student, test),
+        "test_teacher": (parts.teacher, test),
         "teacher_validation": (parts.teacher, validation),
     }
     return {
-        name: rundir.graded_once(
-            run / f"{'test_' if samples is test else ''}{name}.jsonl",
+        name.removeprefix("test_"): rundir.graded_once(
+            run / f"{name}.jsonl",
             lambda model=model, samples=samples, name=name: measure(config, model, samples, name),
         )
         for name, (model, samples) in wanted.items()
@@ -181,7 +199,7 @@ def measure_baselines(config: TrainConfig, parts: Parts) -> dict[str, list[Grade
 def report(config: TrainConfig, parts: Parts, graded: dict[str, list[Graded]]) -> dict[str, Any]:
     """Plots, page, table and summary.json."""
     run, progress = config.run_dir, parts.progress
-    finish.draw_plots(run, graded.pop("teacher_validation"))
+    finish.draw_plots(run, graded["teacher_validation"])
     settings = {
         "student": config.student.path,
         "teacher": config.teacher.path,
@@ -201,6 +219,7 @@ def report(config: TrainConfig, parts: Parts, graded: dict[str, list[Graded]]) -
         steps=progress.step,
         skipped={"prompts": progress.skipped_prompts, "updates": progress.skipped_updates},
         parameters={"student": parts.student.num_parameters, "teacher": parts.teacher.num_parameters},
+        versions={"reopold_vl": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         seconds={"train": progress.train_seconds, "total": progress.seconds_so_far()},
         seed=config.seed,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -16,9 +17,9 @@ from reopold_vl.prompts import messages
 from reopold_vl.score import score_tokens
 from reopold_vl.types import Prompt, Rollout, VisualSample
 
-# Cached decoding against one forward pass, in nats: fp32 agrees to 1e-6, bf16 to about 4e-3 on small models and
-# more on deep ones; a miswired model is off by 0.1 and more.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
+# Cached decoding against one forward pass, mean over tokens in nats: fp32 agrees to 1e-6, bf16 to a few 1e-3 on small
+# models and more on deep ones (a single token may be off by ten times that); a miswired model is off by 0.1 and more.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.02}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class PairReport:
     def __str__(self) -> str:
         shared = "identical" if self.shared_prompts else "encoded apart for the teacher"
         return (
-            f"vocabulary, end tokens and template agree; image tensors {shared}; teacher = student gives |R| <= "
+            f"vocabulary, end tokens and template agree; image tensors {shared}; teacher = student gives mean |R| "
             f"{self.engine_gap:.1e}; without its pixels the teacher's log-probs move by {self.pixel_effect:.1e}"
         )
 
@@ -99,15 +100,15 @@ def check_grid(ours: Prompt, theirs: Prompt, student: VisionLanguageModel, teach
 
 
 def check_scoring(student: VisionLanguageModel, rollouts: Sequence[Rollout]) -> float:
-    """The student as its own teacher must give R = 0; the largest |R| in nats over all tokens."""
+    """The student as its own teacher must give R = 0; the mean |R| in nats over all tokens."""
     scored = score_tokens(student, rollouts, rows_at_once=len(rollouts))
     # Over one tensor: Python's max would drop a NaN that stands behind a number.
     gaps = [
         (row[: len(rollout.logprobs)] - rollout.logprobs).abs()
         for row, rollout in zip(scored.logprobs, rollouts, strict=True)
     ]
-    gap = float(torch.cat(gaps).max())
-    allowed = TOLERANCE[next(student.policy.parameters()).dtype]
+    gap = float(torch.cat(gaps).mean())
+    allowed = TOLERANCE[student.policy.precision]
     if not gap <= allowed:
         raise ModelError(f"scoring disagrees with sampling by {gap:.3g} nats (allowed {allowed}): R would be noise")
     return gap
@@ -133,7 +134,15 @@ def _inverted(prompt: Prompt) -> Prompt:
     return replace(prompt, vision=vision)
 
 
-def main(student: str, teacher: str, /, data: str | None = None, max_pixels: int = 1280 * 28 * 28) -> None:
+def main(
+    student: str,
+    teacher: str,
+    /,
+    data: str | None = None,
+    max_pixels: int = 1280 * 28 * 28,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    teacher_device: str = "auto",
+) -> None:
     """Check that a student and a teacher fit together, before a GPU-hour is spent.
 
     Args:
@@ -141,11 +150,16 @@ def main(student: str, teacher: str, /, data: str | None = None, max_pixels: int
         teacher: Directory, Hub id, or zoo:teacher.
         data: Rows to try the pair on, as in --data.path of training; the embedded benchmark without it.
         max_pixels: Images are shrunk to this area.
+        dtype: Precision of both models' weights; bfloat16 halves the memory.
+        teacher_device: Where the teacher goes, such as cuda:1; the student takes the first device.
     """
     from reopold_vl.data import load_samples
     from reopold_vl.zoo.task import problems
 
-    models = [load_model(path, min_pixels=4 * 28 * 28, max_pixels=max_pixels) for path in (student, teacher)]
+    models = [
+        load_model(path, dtype=dtype, device=device, min_pixels=4 * 28 * 28, max_pixels=max_pixels)
+        for path, device in ((student, "auto"), (teacher, teacher_device))
+    ]
     samples = problems("train", 4) if data is None else load_samples(data, limit=4).samples
     print(check_pair(models[0], models[1], samples))
 

@@ -83,7 +83,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def checkpoints(directory: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
-    return sorted(path for path in directory.glob(f"{PREFIX}*") if (path / STATE_FILE).is_file())
+    return sorted((path for path in directory.glob(f"{PREFIX}*") if (path / STATE_FILE).is_file()), key=step_of)
 
 
 def step_of(path: Path) -> int:
@@ -102,15 +102,12 @@ def load_checkpoint(
         record = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
         model.load_state_dict(load_file(path / MODEL_FILE))
         _restore_optimizer(optimizer, load_file(path / OPTIMIZER_FILE))
-        scheduler.load_state_dict(record.pop("scheduler"))
+        _restore_scheduler(scheduler, optimizer, record.pop("scheduler"))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"checkpoint {path} cannot be read: {reason}; remove that directory to resume from the one before"
         ) from error
-    # The schedule wrote its rate into the optimizer's groups at every update: do the same once.
-    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-        group["lr"] = rate
     return record
 
 
@@ -127,6 +124,15 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
         index, field = name.split(".", 1)
         state.setdefault(int(index), {})[field] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _restore_scheduler(scheduler: Any, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Go on at the same update of the schedule as it is configured now: another lr or number of steps is heeded."""
+    scheduler.last_epoch, scheduler._step_count = state["last_epoch"], state["_step_count"]
+    scales = [scale(scheduler.last_epoch) for scale in scheduler.lr_lambdas]
+    scheduler._last_lr = [base * scale for base, scale in zip(scheduler.base_lrs, scales, strict=True)]
+    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
 
 
 def _flush(path: Path) -> None:

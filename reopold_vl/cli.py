@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,7 @@ def _one_line(box: str) -> str:
     """The message of tyro's framed error: what stands between its title and its first rule."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     rule = next((index for index, line in enumerate(lines) if set(line) <= set("─╰╯")), len(lines))
-    return " ".join(lines[:rule])
+    return re.sub(r"^Error parsing [a-z]+: ", "", " ".join(lines[:rule]))  # our own messages name the field
 
 
 def _flag_names(config: TrainConfig) -> list[str]:
@@ -109,6 +110,10 @@ def _flag_names(config: TrainConfig) -> list[str]:
 
 
 def _nearest(name: str, known: list[str] | dict) -> str:
+    if name.startswith("--"):  # --lr may mean --optim.lr
+        same = [flag for flag in known if flag.rpartition(".")[2] == name.lstrip("-")]
+        if same:
+            return f" (did you mean {same[0]}?)"
     near = difflib.get_close_matches(name.replace("_", "-") if name.startswith("--") else name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else f": allowed are {', '.join(known)}" if len(known) < 12 else ""
 

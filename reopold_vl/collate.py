@@ -76,7 +76,7 @@ def pad_right(rows: Sequence[Tensor], value: float) -> Tensor:
 
 
 def prompt_groups(rollouts: Sequence[Rollout], rows_at_once: int) -> Iterator[slice]:
-    """Slices of at most `rows_at_once` rollouts (or one prompt's, if it has more) that never part a prompt's rollouts.
+    """Slices of at most `rows_at_once` rollouts that part a prompt's rollouts only if these are more than that.
 
     An image is then encoded once per pass however the batch is cut.
     """
@@ -87,5 +87,8 @@ def prompt_groups(rollouts: Sequence[Rollout], rows_at_once: int) -> Iterator[sl
             yield slice(start, end)
             start = end
         end += size
+        while end - start > rows_at_once:
+            yield slice(start, start + rows_at_once)
+            start += rows_at_once
     if end > start:
         yield slice(start, end)

@@ -1,6 +1,7 @@
 """The configuration of a training run: frozen dataclasses that the command line, config.yaml and presets share.
 
-They end in `train.py`: everything below takes plain values. Nothing here imports torch, so `--help` is quick.
+They end in `loop.py` and `assemble.py`: everything below takes plain values. Nothing here imports torch, so that
+`--help` is quick.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ class ModelConfig:
     """A local Hugging Face directory, a Hub id, or zoo:student / zoo:teacher (embedded)."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the weights."""
+    """Precision of the weights; the student needs float32, because its updates are smaller than bf16 resolves."""
+
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the matrix products; bfloat16 is for GPUs."""
 
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation of transformers."""
@@ -43,14 +47,18 @@ class ModelConfig:
     trust_remote_code: bool = False
     """Run Python code that a model directory brings along. Leave it off for anything you did not write."""
 
+    def __post_init__(self) -> None:
+        half = self.dtype != "float32" or self.compute != "float32"
+        require(half or self.attention != "flash_attention_2", "attention", self.attention, "sdpa or eager in float32")
+
 
 @dataclass(frozen=True)
 class DataConfig:
     """Training rows and the rows held out to measure on."""
 
     path: str | None = None
-    """A jsonl, json or parquet file or a directory of them, with image/images, question (or TRL's prompt) and answer;
-    None takes the embedded benchmark."""
+    """A jsonl, json or parquet file, or a directory of jsonl or parquet files, with image/images, question (or TRL's
+    prompt) and answer; None takes the embedded benchmark."""
 
     test_path: str | None = None
     """Rows for the final table; None holds them out from data.path."""
@@ -63,6 +71,12 @@ class DataConfig:
 
     limit: int | None = None
     """Read at most this many rows of data.path."""
+
+    require_image: bool = True
+    """Skip (and count) rows without an image; off, they become questions of text alone."""
+
+    instruction: str = ""
+    """Text that follows each question on a line of its own, such as a request for the answer's form."""
 
     def __post_init__(self) -> None:
         require(self.validation_rows >= 0, "data.validation_rows", self.validation_rows, "0 or more")
@@ -101,7 +115,7 @@ class RolloutConfig:
     """Prompts with more tokens are skipped and counted."""
 
     rows_at_once: int = 256
-    """Answers sampled together."""
+    """Answers sampled together (at least n); another number draws other answers from the same seed."""
 
     def __post_init__(self) -> None:
         for name in ("n", "max_new_tokens", "max_prompt_tokens", "rows_at_once"):
@@ -195,6 +209,7 @@ class TrainConfig:
     """Delete the run that lies in output_dir/name first."""
 
     def __post_init__(self) -> None:
+        require(self.student.dtype == "float32", "student.dtype", self.student.dtype, "float32 (see student.compute)")
         for name in ("steps", "prompts_per_step", "keep"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("eval_every", "save_every", "seed"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reopold_vl.images import ImageError, image_reference, image_size
-from reopold_vl.types import VisualSample
+from reopold_vl.types import IMAGE_MARKER, VisualSample
 
 # In the order of preference; the first one that a file has is used for all of its rows. `decoded_image` comes first
 # because the benchmarks that have it keep no more than a name in `image`.
@@ -27,7 +27,6 @@ COLUMNS = {
     "source": ("source", "type"),
     "id": ("id",),
 }
-IMAGE_MARKER = "<image>"
 Samples = tuple[VisualSample, ...]
 SUFFIXES = (".parquet", ".jsonl", ".json")
 

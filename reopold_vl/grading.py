@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from reopold_vl.answers import is_correct
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.report.table import Graded
@@ -38,12 +40,18 @@ def grade(
     """
     engine = model.engine(rows_at_once=rows_at_once)
     graded: dict[str, Graded] = {}
+    reasons: list[str] = []
     for start in range(0, len(samples), CHUNK):
         chunk = samples[start : start + CHUNK]
-        prompts, _ = model.encoder.encode_all(chunk)
+        prompts, why_not = model.encoder.encode_all(chunk)
+        reasons += why_not
         rollouts = engine.generate(prompts, n=1, max_new_tokens=max_new_tokens, seed=0, temperature=0.0)
         graded.update({rollout.prompt.sample.id: grade_rollout(model, rollout) for rollout in rollouts})
         progress(len(chunk))
+    if reasons:
+        tqdm.write(
+            f"{len(reasons)} of {len(samples)} problems cannot be shown to the model and count as wrong: {reasons[0]}"
+        )
     failed = {sample.id: Graded(sample.id, sample.source, "", False, "failed") for sample in samples}
     return [graded.get(sample.id, failed[sample.id]) for sample in samples]
 

@@ -18,8 +18,8 @@ from reopold_vl.types import VisualSample
 class Holdout:
     """Training and held-out rows; `shared` of the held-out ones show an image that is trained on (0 if possible)."""
 
-    train: Samples
-    held_out: Samples
+    train: tuple[VisualSample, ...]
+    held_out: tuple[VisualSample, ...]
     shared: int = 0
 
 

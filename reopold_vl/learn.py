@@ -56,6 +56,8 @@ def learn(
             keep, old, advantages = (
                 whole[rows, :length].to(policy.device) for whole in (signal.mask, batch.old_logprobs, signal.advantages)
             )
+            if not keep.any():  # nothing of this piece is trained on
+                continue
             output = policy_gradient_loss(policy(tokens, keep).logprobs, old, advantages, keep, denominator=kept)
             output.loss.backward()
             loss += output.metrics["loss"]

@@ -13,7 +13,7 @@ from reopold_vl.assemble import Parts
 from reopold_vl.config import TrainConfig
 from reopold_vl.grading import accuracy, grade, grade_rollout, write_graded
 from reopold_vl.learn import LearnResult, learn
-from reopold_vl.metrics import batch_metrics, learn_metrics, rollout_metrics
+from reopold_vl.metrics import batch_metrics, engine_gap, learn_metrics, rollout_metrics
 from reopold_vl.progress import Stopwatch
 from reopold_vl.report.plots import append_histogram
 from reopold_vl.runlog import REWARD_HISTOGRAM_FILE, RunLog, live_line
@@ -32,46 +32,51 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog, stop: StopSignals)
     engine = student.engine(rows_at_once=config.rollout.rows_at_once)
     if progress.step == 0:
         log.log(0, {"rollout/total": 0, **validate(config, parts)})
-    with tqdm(total=config.steps, initial=progress.step, desc="training", unit="step", dynamic_ncols=True) as bar:
+    with (
+        tqdm(total=config.steps, initial=progress.step, desc="training", unit="step", dynamic_ncols=True) as bar,
+        stop.deferred(),  # a signal is heeded after the step in hand, with a checkpoint
+    ):
         for step in range(progress.step, config.steps):
-            with stop.deferred():
-                watch = Stopwatch()
-                torch.manual_seed(derive_seed(config.seed, step, "torch"))
-                with watch("rollout"):
-                    samples = draw(parts.splits.train, config.prompts_per_step, seed=config.seed, step=step)
-                    prompts = parts.encode(samples)
-                    rollouts = engine.generate(
-                        prompts,
-                        n=config.rollout.n,
-                        max_new_tokens=config.rollout.max_new_tokens,
-                        seed=derive_seed(config.seed, step, "rollout"),
-                    )
-                with watch("score"):
-                    rows = config.optim.rows_at_once
-                    batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows))
-                signal = config.objective(batch, step=step)  # the whole algorithm
-                with watch("update"):
-                    result = learn(
-                        student.policy,
-                        rollouts,
-                        batch,
-                        signal,
-                        optimizer=parts.optimizer,
-                        scheduler=parts.scheduler,
-                        updates=config.optim.updates_per_batch,
-                        rows_at_once=rows,
-                        max_grad_norm=config.optim.max_grad_norm,
-                        pad_id=student.pad_id,
-                    )
-                progress.count_step(len(rollouts), sum(watch.seconds.values()))
-                progress.count_updates(result.skipped, allowed_in_a_row=config.optim.max_bad_steps)
+            watch = Stopwatch()
+            torch.manual_seed(derive_seed(config.seed, step, "torch"))
+            with watch("rollout"):
+                samples = draw(parts.splits.train, config.prompts_per_step, seed=config.seed, step=step)
+                prompts = parts.encode(samples)
+                rollouts = engine.generate(
+                    prompts,
+                    n=config.rollout.n,
+                    max_new_tokens=config.rollout.max_new_tokens,
+                    seed=derive_seed(config.seed, step, "rollout"),
+                )
+            with watch("score"):
+                rows = config.optim.rows_at_once
+                batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows))
+            signal = config.objective(batch, step=step)  # the whole algorithm
+            with watch("update"):
+                result = learn(
+                    student.policy,
+                    rollouts,
+                    batch,
+                    signal,
+                    optimizer=parts.optimizer,
+                    scheduler=parts.scheduler,
+                    updates=config.optim.updates_per_batch,
+                    rows_at_once=rows,
+                    max_grad_norm=config.optim.max_grad_norm,
+                    pad_id=student.pad_id,
+                )
+                engine.sync()
 
-                metrics = watch.seconds | observe(config, parts, rollouts, batch, signal, result)
-                log.log(progress.step, metrics)
-                bar.set_postfix_str(live_line(metrics))
-                bar.update()
-                if stop.requested or due(progress.step, config.save_every, config.steps):
-                    save(config, parts)
+            progress.count_step(rollouts=len(rollouts), skipped=result.skipped, seconds=watch.total)
+            metrics = watch.seconds | observe(config, parts, rollouts, batch, signal, result)
+            log.log(progress.step, metrics)
+            bar.set_postfix_str(live_line(metrics))
+            bar.update()
+            progress.check_health(bad=bool(result.skipped or metrics["reward/nan"]), allowed=config.optim.max_bad_steps)
+            if stop.requested or due(progress.step, config.save_every, config.steps):
+                save(config, parts)
+            if stop.requested:
+                break
 
 
 def observe(
@@ -89,6 +94,7 @@ def observe(
         **batch_metrics(batch, signal),
         **rollout_metrics(rollouts, [item.correct for item in graded]),
         **learn_metrics(result, lr=parts.scheduler.get_last_lr()[0]),
+        "rollout/engine_gap": engine_gap(rollouts, batch),
         **parts.progress.metrics(),
     }
     append_histogram(config.run_dir / REWARD_HISTOGRAM_FILE, step, batch.rewards[batch.mask].tolist())

@@ -15,14 +15,22 @@ QUANTILES = {"p01": 0.01, "p10": 0.10, "p50": 0.50, "p90": 0.90}
 def batch_metrics(batch: ScoredBatch, signal: TokenSignal) -> dict[str, float]:
     """Rewards and entropy in nats over response tokens; the share of them that is trained on."""
     rewards = batch.rewards[batch.mask].float()
+    nan = int(rewards.isnan().sum())
     quantiles = {f"reward/{name}": _quantile(rewards, level) for name, level in QUANTILES.items()}
     return {
         "reward/mean": float(rewards.mean()),
         **quantiles,
         "student/entropy": float(batch.entropy[batch.mask].mean()),
-        "reopold/kept": int(signal.mask.sum()) / max(int(batch.mask.sum()), 1),
+        "reward/nan": nan / max(rewards.numel(), 1),
+        "mask/kept": int(signal.mask.sum()) / max(int(batch.mask.sum()), 1),
         **signal.metrics,
     }
+
+
+def engine_gap(rollouts: Sequence[Rollout], batch: ScoredBatch) -> float:
+    """Largest difference, in nats, between the log-probs of the engine and those that the step was trained with."""
+    pairs = zip(rollouts, batch.old_logprobs, strict=True)
+    return max(float((old[: len(rollout.logprobs)] - rollout.logprobs).abs().max()) for rollout, old in pairs)
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], correct: Sequence[bool]) -> dict[str, float]:

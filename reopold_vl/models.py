@@ -84,6 +84,7 @@ def load_model(
     path: str,
     *,
     dtype: str = "float32",
+    compute: str = "float32",
     attention: str = "sdpa",
     device: str = "auto",
     freeze_vision: bool = False,
@@ -92,6 +93,7 @@ def load_model(
     max_pixels: int,
     max_prompt_tokens: int = 4096,
     allow_url: bool = False,
+    instruction: str = "",
 ) -> VisionLanguageModel:
     """Load a local directory, a Hub id or an embedded model (`zoo:student`, `zoo:teacher`).
 
@@ -99,7 +101,6 @@ def load_model(
     that is no vision-language model of a known family.
     """
     source = resolve(path)
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     transformers_logging.disable_progress_bar()
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -120,8 +121,14 @@ def load_model(
         max_pixels=max_pixels,
         max_prompt_tokens=max_prompt_tokens,
         allow_url=allow_url,
+        instruction=instruction,
     )
-    policy = Policy(model.eval(), freeze_vision=freeze_vision).to(place)
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    policy = Policy(model.eval(), freeze_vision=freeze_vision, compute=getattr(torch, compute))
+    try:
+        policy = policy.to(torch.device(place))
+    except (RuntimeError, AssertionError) as error:  # torch's own way to say that a device is not there
+        raise ModelError(f"{path}: device {device} cannot be used: {_first_line(error)}") from error
     return VisionLanguageModel(path=path, policy=policy, processor=processor, encoder=encoder)
 
 

@@ -23,9 +23,11 @@ class Policy(nn.Module):
     overwritten by every forward and would leak from one batch into the next.
     """
 
-    def __init__(self, model: Any, *, freeze_vision: bool = False) -> None:
+    def __init__(self, model: Any, *, freeze_vision: bool = False, compute: torch.dtype = torch.float32) -> None:
+        """`compute` torch.bfloat16 runs matrix products in bf16 under autocast; the weights stay as they are."""
         super().__init__()
         self.model = model
+        self.compute = compute
         self.freeze_vision = freeze_vision
         if freeze_vision:
             model.base_model.visual.requires_grad_(False)
@@ -33,6 +35,14 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The dtype that log-probs are computed in: the lower one of weights and matrix products."""
+        return self.compute if self.model.dtype == torch.float32 else self.model.dtype
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16)
 
     def forward(self, batch: TokenBatch, keep: Bool[Tensor, "batch time"]) -> TokenStats:
         prompts, rows = batch.prompts, batch.rows
@@ -53,7 +63,8 @@ class Policy(nn.Module):
         # The state at the prompt's last token predicts the first response token.
         hidden = hidden[:, prompts.ids.shape[1] - 1 :]
         head = self.model.get_output_embeddings()
-        stats = token_stats(hidden[keep], head.weight, head.bias, batch.response_ids[keep])
+        with self.autocast():
+            stats = token_stats(hidden[keep], head.weight, head.bias, batch.response_ids[keep])
         zeros = torch.zeros(keep.shape, dtype=torch.float32, device=keep.device)
         return TokenStats(zeros.masked_scatter(keep, stats.logprobs), zeros.masked_scatter(keep, stats.entropy))
 
@@ -64,7 +75,7 @@ class Policy(nn.Module):
         encode = self.model.base_model.get_image_features
         accepted = inspect.signature(encode).parameters
         inputs = {name: tensor for name, tensor in prompts.vision.items() if name in accepted}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
+        with self.autocast(), torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
             return encode(**inputs, return_dict=True)
 
     def positions(self, prompts: PromptBatch) -> tuple[Int[Tensor, "3 prompts length"], Int[Tensor, "prompts 1"]]:
@@ -94,15 +105,21 @@ class Policy(nn.Module):
         inputs: dict[str, Any] = {} if token_types is None else {"mm_token_type_ids": token_types}
         if features is not None:
             inputs["mm_encoder_outputs"] = {"image": features}
-        output = self.model.base_model(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **inputs,
-        )
+        with self.autocast():
+            output = self.model.base_model(
+                input_ids=ids,
+                attention_mask=mask.long(),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **inputs,
+            )
         return output.last_hidden_state
+
+    def next_logits(self, hidden: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch vocab"]:
+        """Logits of the token after each of these last hidden states."""
+        with self.autocast():
+            return self.model.get_output_embeddings()(hidden)
 
 
 def image_token_counts(prompts: PromptBatch) -> list[int]:

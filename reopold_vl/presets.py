@@ -11,7 +11,7 @@ from reopold_vl.objectives import Reopold
 EMBEDDED = TrainConfig(
     rollout=RolloutConfig(n=4, max_new_tokens=56),
     objective=Reopold(mixture=0.2, entropy_share=0.2, switch_step=18),
-    optim=OptimConfig(lr=5e-4),
+    optim=OptimConfig(lr=5e-4, schedule="linear"),
     steps=60,
     prompts_per_step=32,
     eval_every=5,
@@ -33,7 +33,7 @@ def _paper_visual(student: str, teacher: str, name: str) -> TrainConfig:
     return replace(
         _PAPER_VISUAL,
         name=name,
-        student=ModelConfig(student, dtype="bfloat16"),
+        student=ModelConfig(student, compute="bfloat16"),
         teacher=ModelConfig(teacher, dtype="bfloat16"),
     )
 

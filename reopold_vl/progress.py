@@ -36,10 +36,11 @@ class Progress:
     def seconds_so_far(self) -> float:
         return self.total_seconds + time.monotonic() - self._started
 
-    def count_step(self, rollouts: int, seconds: float) -> None:
-        """Note a finished step."""
+    def count_step(self, *, rollouts: int, skipped: int, seconds: float) -> None:
+        """Note a finished step and how many of its updates were skipped."""
         self.step += 1
         self.rollouts += rollouts
+        self.skipped_updates += skipped
         self.train_seconds += seconds
 
     def metrics(self) -> dict[str, float]:
@@ -50,14 +51,13 @@ class Progress:
             "optim/skipped": self.skipped_updates,
         }
 
-    def count_updates(self, skipped: int, *, allowed_in_a_row: int) -> None:
-        """Note a step's skipped updates; raises TrainingDiverged after `allowed_in_a_row` steps that had some."""
-        self.skipped_updates += skipped
-        self.bad_steps = self.bad_steps + 1 if skipped else 0
-        if self.bad_steps >= allowed_in_a_row:
+    def check_health(self, *, bad: bool, allowed: int) -> None:
+        """Raises TrainingDiverged after `allowed` bad steps in a row: NaN rewards, or an update that was skipped."""
+        self.bad_steps = self.bad_steps + 1 if bad else 0
+        if self.bad_steps >= allowed:
             raise TrainingDiverged(
-                f"stopped at step {self.step}: {self.bad_steps} steps in a row had a non-finite loss or gradient; "
-                "lower --optim.lr (now in config.yaml) and resume from an earlier checkpoint or start over"
+                f"stopped at step {self.step}: {self.bad_steps} steps in a row had NaN rewards or lost updates; "
+                "lower optim.lr in config.yaml and --resume from the last checkpoint, or start over with --overwrite"
             )
 
 
@@ -74,6 +74,10 @@ class Stopwatch:
 
     def __enter__(self) -> None:
         self._start = time.monotonic()
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
 
     def __exit__(self, *_: object) -> None:
         self.seconds[self._name] = self.seconds.get(self._name, 0.0) + time.monotonic() - self._start

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
 from reopold_vl.images import fit_image, load_image
-from reopold_vl.types import Prompt, VisualSample
+from reopold_vl.types import IMAGE_MARKER, Prompt, VisualSample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-IMAGE_MARKER = "<image>"
 
 
 class PromptError(ValueError):
@@ -34,6 +31,7 @@ class PromptEncoder:
     max_pixels: int
     max_prompt_tokens: int = 4096
     allow_url: bool = False
+    instruction: str = ""
 
     @property
     def factor(self) -> int:
@@ -50,7 +48,9 @@ class PromptEncoder:
         special = self.special_token_in(sample)
         if special is not None:
             raise PromptError(f"sample {sample.id}: the question contains the special token {special!r}")
-        text = self.processor.apply_chat_template(messages(sample), tokenize=False, add_generation_prompt=True)
+        text = self.processor.apply_chat_template(
+            messages(sample, self.instruction), tokenize=False, add_generation_prompt=True
+        )
         images = self.images(sample)
         # The images are resized already: a second resize with other limits would change the grid.
         encoded = self.processor(
@@ -67,7 +67,7 @@ class PromptEncoder:
 
     def special_token_in(self, sample: VisualSample) -> str | None:
         """The first special token written out in the sample's text, which would forge turns or images."""
-        text = sample.question + (sample.system or "")
+        text = " ".join([sample.question, *(sample.choices or ()), sample.system or "", self.instruction])
         return next((token for token in self.processor.tokenizer.all_special_tokens if token in text), None)
 
     def encode_all(self, samples: Sequence[VisualSample]) -> tuple[list[Prompt], list[str]]:
@@ -82,16 +82,17 @@ class PromptEncoder:
         return prompts, reasons
 
 
-def messages(sample: VisualSample) -> list[dict[str, Any]]:
+def messages(sample: VisualSample, instruction: str = "") -> list[dict[str, Any]]:
     """The chat messages of a sample: optional system turn, one user turn with images where the markers stand.
 
-    Without markers the images come first. Raises PromptError when markers and images differ in number.
+    Without markers the images come first. Choices that the question does not spell out follow it, one a line behind
+    their letters; `instruction` comes last. Raises PromptError when markers and images differ in number.
     """
-    parts = re.split(re.escape(IMAGE_MARKER), sample.question)
+    parts = _question(sample, instruction).split(IMAGE_MARKER)
     markers = len(parts) - 1
     if markers == 0:
         content: list[dict[str, str]] = [{"type": "image"} for _ in sample.images]
-        content.append({"type": "text", "text": sample.question})
+        content.append({"type": "text", "text": parts[0]})
     elif markers == len(sample.images):
         content = []
         for index, part in enumerate(parts):
@@ -101,3 +102,11 @@ def messages(sample: VisualSample) -> list[dict[str, Any]]:
         raise PromptError(f"sample {sample.id}: {markers} <image> markers for {len(sample.images)} images")
     system = [{"role": "system", "content": [{"type": "text", "text": sample.system}]}] if sample.system else []
     return [*system, {"role": "user", "content": content}]
+
+
+def _question(sample: VisualSample, instruction: str) -> str:
+    choices = sample.choices or ()
+    letters = [chr(ord("A") + index) for index in range(len(choices))]
+    spelled_out = all(choice in sample.question for choice in choices) or list(choices) == letters
+    listed = [] if spelled_out else [f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True)]
+    return "\n".join([sample.question, *listed, *([instruction] if instruction else [])])

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -112,7 +113,7 @@ class RunLog:
         name: str | None = None,
     ) -> None:
         self.run_dir = Path(run_dir)
-        _check_trackers(trackers)
+        check_trackers(trackers)
         path = self.run_dir / METRICS_FILE
         if resume_step is None and path.exists():
             raise ValueError(f"{path} exists already: resume that run, or choose another output directory")
@@ -162,7 +163,8 @@ class RunLog:
         self.close()
 
 
-def _check_trackers(trackers: Sequence[str]) -> None:
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Raises `ValueError` for a tracker that is unknown or not installed."""
     for tracker in trackers:
         if tracker not in TRACKERS:
             raise ValueError(f"unknown tracker {tracker!r}; known: {', '.join(TRACKERS)}")
@@ -173,6 +175,8 @@ def _check_trackers(trackers: Sequence[str]) -> None:
 def _open_tensorboard(directory: Path, resume_step: int | None) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
+    if resume_step == 0:  # starting over
+        shutil.rmtree(directory, ignore_errors=True)
     return SummaryWriter(str(directory), purge_step=resume_step)
 
 
@@ -195,7 +199,7 @@ def _start_tracker(tracker: str, run_dir: Path, resume_step: int | None, *, proj
 _LIVE = (
     ("reward/mean", "R", "{:.3f}"),
     ("reopold/clipped", "clipped", "{:.0%}"),
-    ("reopold/kept", "kept", "{:.0%}"),
+    ("mask/kept", "kept", "{:.0%}"),
     ("student/entropy", "H", "{:.2f}"),
     ("rollout/length", "len", "{:.1f}"),
     ("validation/accuracy", "acc", "{:.1%}"),

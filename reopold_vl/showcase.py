@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +9,12 @@ from typing import Any
 
 from reopold_vl.images import load_image
 from reopold_vl.models import VisionLanguageModel
-from reopold_vl.report.page import PageRollout
+from reopold_vl.report.page import PageRollout, data_uri
 from reopold_vl.report.table import Graded
 from reopold_vl.runlog import append_step_line, read_step_file
 from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
 
 FILE = "sample_rollouts.jsonl"
-SIDE = 640  # longer side of a kept image, in pixels
 
 
 def keep_rollouts(
@@ -40,7 +37,7 @@ def keep_rollouts(
             "step": step,
             "question": rollout.prompt.sample.question,
             "gold": rollout.prompt.sample.answer,
-            "images": [_data_uri(image) for image in rollout.prompt.sample.images],
+            "images": [data_uri(load_image(image)) for image in rollout.prompt.sample.images],
             "tokens": [model.tokenizer.decode([token]) for token in rollout.response_ids.tolist()],
             "rewards": _finite(batch.rewards[row, :length].tolist()),
             "student_logprobs": _finite(batch.old_logprobs[row, :length].tolist()),
@@ -61,14 +58,6 @@ def _entry(record: dict[str, Any]) -> PageRollout:
     images = tuple(load_image(uri) for uri in record["images"])
     tuples = ("tokens", "rewards", "student_logprobs", "teacher_logprobs", "kept")
     return PageRollout(**{**record, "images": images, **{name: tuple(record[name]) for name in tuples}})
-
-
-def _data_uri(source: Any) -> str:
-    image = load_image(source)
-    image.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _finite(values: list[float]) -> list[float]:

@@ -66,13 +66,14 @@ def file_splits(
     limit: int | None,
     allow_url: bool,
     seed: int,
+    require_image: bool = True,
 ) -> Splits:
     """Split the user's rows: validation (and test, without `test_path`) are held out such that no image is shared.
 
     Held-out rows are at most a fifth of `path`. Raises DataError for unreadable data or fewer than `min_rows` rows
     left to train on.
     """
-    loaded = load_samples(Path(path), min_rows=min_rows, limit=limit, allow_url=allow_url)
+    loaded = load_samples(Path(path), min_rows=min_rows, limit=limit, allow_url=allow_url, require_image=require_image)
     notes = [f"{path}: {loaded.summary()}"]
     wanted = validation_rows + (0 if test_path else test_rows)
     affordable = min(int(len(loaded.samples) * HOLDOUT_SHARE), len(loaded.samples) - min_rows)
@@ -85,7 +86,9 @@ def file_splits(
     num_validation = min(len(held), round(len(held) * share))
     validation, test = held[:num_validation], held[num_validation:]
     if test_path is not None:
-        separate = load_samples(Path(test_path), limit=test_rows or None, allow_url=allow_url)
+        separate = load_samples(
+            Path(test_path), limit=test_rows or None, allow_url=allow_url, require_image=require_image
+        )
         notes.append(f"{test_path}: {separate.summary()}")
         test = list(separate.samples)
     notes.append(f"{len(holdout.train)} rows to train on, {len(validation)} for validation, {len(test)} for the test")

@@ -34,6 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except ValueError as error:
         return fail(str(error))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        fail(
+            f"out of memory ({str(error).splitlines()[0]}): lower --optim.rows-at-once, --rollout.rows-at-once or "
+            "--images.max-pixels, or give the teacher a device of its own (--teacher.device cuda:1)"
+        )
+        return 1
     except OSError as error:  # a full disk, a directory that may not be written to
         fail(f"{error}; once that is mended, go on with  {again}")
         return 1

@@ -18,6 +18,7 @@ if TYPE_CHECKING or "torch" in sys.modules:
     from torch import Tensor
 
 FinishReason = Literal["stop", "length"]
+IMAGE_MARKER = "<image>"  # in a question: here goes the next image
 
 
 @dataclass(frozen=True)

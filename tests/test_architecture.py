@@ -53,7 +53,7 @@ IMPORTERS = {
     "loop": {"train"},
     "assemble": {"loop"},
     "config": {"config_file", "presets", "cli", "assemble", "loop", "train"},
-    "presets": {"cli"},
+    "presets": {"cli", "assemble"},
 }
 # Slow or optional: imported inside the function that needs them.
 LAZY = {"vllm", "gradio", "wandb", "trackio", "evaluate", "datasets", "matplotlib", "tyro", "rich", "jinja2", "sklearn"}

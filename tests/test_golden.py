@@ -20,7 +20,7 @@ OBJECTIVES = {
     "reopold": ("--objective.switch-step", "2", "--objective.mixture", "0.2"),  # steps of both phases
     "reverse_kl": (),
 }
-SHOWN = ("loss", "optim/grad_norm", "reward/mean", "reward/p10", "student/entropy", "reopold/kept", "rollout/length")
+SHOWN = ("loss", "optim/grad_norm", "reward/mean", "reward/p10", "student/entropy", "mask/kept", "rollout/length")
 # The same machine repeats every digit; other CPUs sum in another order. The first steps of Adam enlarge that a little.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 
@@ -34,6 +34,7 @@ def golden_run(objective: str, root: Path) -> list[dict[str, float]]:
     flags = ["--data.path", str(small_rows(root)), "--data.validation-rows", "0", "--data.test-rows", "0"]
     flags += ["--steps", "4", "--prompts-per-step", "4", "--rollout.n", "4", "--rollout.max-new-tokens", "12"]
     flags += ["--optim.lr", "0.0002", "--optim.updates-per-batch", "2", "--seed", "0", "--threads", "1"]
+    flags += ["--optim.schedule", "constant_with_warmup"]
     flags += ["--objective", objective, *OBJECTIVES[objective], "--output-dir", str(root), "--name", "golden"]
     assert main([*small_pair(root), *flags]) == 0
     return [{name: record[name] for name in SHOWN} for record in read_lines(root / "golden" / "metrics.jsonl")[1:]]

@@ -28,7 +28,7 @@ def test_reward_quantiles_by_hand() -> None:
     metrics = batch_metrics(batch, ReverseKL()(batch, step=0))
     assert metrics["reward/mean"] == pytest.approx(50.5)
     assert [metrics[f"reward/{name}"] for name in ("p01", "p10", "p50", "p90")] == [1, 10, 50, 90]
-    assert metrics["student/entropy"] == 1.0 and metrics["reopold/kept"] == 1.0
+    assert metrics["student/entropy"] == 1.0 and metrics["mask/kept"] == 1.0
 
 
 def test_quantiles_of_a_single_token() -> None:
@@ -42,7 +42,7 @@ def test_kept_and_clipped_by_hand() -> None:
     metrics = batch_metrics(batch, Reopold(mixture=0.3, switch_step=2)(batch, step=0))  # floor -1.72
     assert metrics["reopold/floor"] == pytest.approx(math.log(0.3) / 0.7)
     assert metrics["reopold/clipped"] == pytest.approx(2 / 5)
-    assert metrics["reopold/kept"] == pytest.approx(3 / 5)
+    assert metrics["mask/kept"] == pytest.approx(3 / 5)
     assert metrics["reopold/phase"] == 0.0
     assert batch_metrics(batch, Reopold(switch_step=2)(batch, step=2))["reopold/phase"] == 1.0
 

@@ -164,7 +164,7 @@ def test_histogram_counts_every_number_once_in_fixed_bins(tmp_path):
 def _metrics(steps):
     for step in range(steps):
         record = {"step": step, "rollout/total": 8.0 * (step + 1), "reopold/floor": -2.0, "student/entropy": 0.3}
-        record |= {"reopold/clipped": 0.1, "reopold/kept": 0.9, "reopold/phase": float(step >= 2)}
+        record |= {"reopold/clipped": 0.1, "mask/kept": 0.9, "reopold/phase": float(step >= 2)}
         yield record | ({"validation/accuracy": 0.5, "validation/num": 10.0} if step % 2 else {})
 
 

@@ -171,7 +171,7 @@ def test_live_line_is_short_and_leaves_out_what_is_absent():
     metrics = {
         "reward/mean": -0.4123,
         "reopold/clipped": 0.07,
-        "reopold/kept": 0.93,
+        "mask/kept": 0.93,
         "student/entropy": 0.31,
         "rollout/length": 34.2,
         "validation/accuracy": 0.71,

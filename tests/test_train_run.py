@@ -106,13 +106,13 @@ def test_config_reads_back(run: Path) -> None:
 def test_metrics_have_one_line_a_step(run: Path) -> None:
     records = read_lines(run / "metrics.jsonl")
     assert [record["step"] for record in records] == list(range(STEPS + 1))
-    wanted = ("loss", "reward/mean", "reward/p01", "reward/p90", "student/entropy", "reopold/clipped", "reopold/kept")
+    wanted = ("loss", "reward/mean", "reward/p01", "reward/p90", "student/entropy", "reopold/clipped", "mask/kept")
     wanted += ("rollout/length", "rollout/truncated", "rollout/accuracy", "optim/grad_norm", "optim/lr", "ratio/max")
     for record in records[1:]:
         assert all(value is not None and math.isfinite(value) for value in record.values()), record
         assert set(wanted) <= set(record)
         assert record["optim/grad_norm"] > 0 and record["reward/p01"] <= record["reward/mean"]
-        assert record["reopold/kept"] == pytest.approx(1 - record["reopold/clipped"])  # exploration, these steps
+        assert record["mask/kept"] == pytest.approx(1 - record["reopold/clipped"])  # exploration, these steps
         assert 1 <= record["rollout/length"] <= PRESETS["embedded"].rollout.max_new_tokens
         assert record["rollout/total"] == record["step"] * PROMPTS * PRESETS["embedded"].rollout.n
     assert [record["step"] for record in records if "validation/accuracy" in record] == [0, 2, 3]
@@ -306,4 +306,4 @@ def test_several_non_finite_steps_end_the_run(
     flags = ["--steps", "6", "--optim.max-bad-steps", "2", "--output-dir", str(tmp_path), "--name", "run"]
     assert main([*small, *flags]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "2 steps in a row had a non-finite loss or gradient" in last and "error: " in last
+    assert "2 steps in a row had NaN rewards or lost updates" in last and "error: " in last

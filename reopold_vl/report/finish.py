@@ -53,7 +53,7 @@ def print_and_write_table(run_dir: Path, graded: Mapping[str, Sequence[Graded]],
 
 def write_summary(path: Path, graded: Mapping[str, Sequence[Graded]], **facts: Any) -> dict[str, Any]:
     """summary.json: accuracies with 95 % Wilson intervals and counts, and the `facts` given."""
-    values = {name: to_accuracy(items) for name, items in graded.items() if items}
+    values = {name: to_accuracy(graded[name]) for name in MODELS if graded[name]}
     summary = {
         "accuracy": {name: values[name].value if name in values else None for name in MODELS},
         "interval": {name: values[name].interval if name in values else None for name in MODELS},

@@ -70,7 +70,7 @@ def _cards(entries: Sequence[PageRollout]) -> list[dict[str, Any]]:
             "step": entry.step,
             "question": entry.question,
             "gold": entry.gold,
-            "images": [_data_uri(image) for image in entry.images],
+            "images": [data_uri(image) for image in entry.images],
         }
         if not cards or any(cards[-1][name] != value for name, value in card.items()):
             cards.append({**card, "answers": []})
@@ -111,7 +111,7 @@ def _percent(logprob: float) -> str:
     return f"{100 * math.exp(min(logprob, 0.0)):.3g}%"
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
     if max(image.size) > _MAX_SIDE:
         image = image.copy()
         image.thumbnail((_MAX_SIDE, _MAX_SIDE))

@@ -206,7 +206,7 @@ def _mask_figure(metrics: Sequence[Record]) -> Figure | None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     shares = [
-        (_series(metrics, "reopold/kept"), _BLUE, "-", "kept by the mask"),
+        (_series(metrics, "mask/kept"), _BLUE, "-", "kept by the mask"),
         (_series(metrics, "reopold/clipped"), _ORANGE, (0, (5, 2)), "below the floor (clipped)"),
     ]
     entropy_steps, entropy = _series(metrics, "student/entropy")

@@ -12,14 +12,25 @@ class Engine(Protocol):
     """Samples answers from the student.
 
     `exact` says that the log-probs and entropies which it returns equal the trainer's own forward pass to fp32
-    rounding; where it is false the trainer scores the student once more and logs the gap.
+    rounding; where it is false the trainer scores the student once more. The gap is logged (`rollout/engine_gap`).
     """
 
     @property
     def exact(self) -> bool: ...
 
+    def sync(self) -> None:
+        """Take over the student's weights; called after every step's updates."""
+        ...
+
     def generate(
-        self, prompts: Sequence[Prompt], *, n: int, max_new_tokens: int, seed: int, temperature: float = 1.0
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        max_new_tokens: int,
+        seed: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> list[Rollout]:
         """`n` answers to each prompt, those of one prompt next to each other, in the order of `prompts`."""
         ...

@@ -39,7 +39,10 @@ class HFEngine:
     @property
     def exact(self) -> bool:
         """Cached decoding equals the full forward to about 5e-7 in fp32; bf16 is off by up to 4e-3."""
-        return next(self.policy.parameters()).dtype == torch.float32
+        return self.policy.precision == torch.float32
+
+    def sync(self) -> None:
+        """Nothing to do: the weights are the student's own."""
 
     @torch.no_grad()
     def generate(
@@ -72,7 +75,6 @@ class HFEngine:
     def _generate_chunk(self, prompts: list[Prompt], *, n: int, max_new_tokens: int, draw: partial) -> list[Rollout]:
         policy = self.policy
         batch = collate_prompts(prompts, pad_id=self.pad_id).to(policy.device)
-        head = policy.model.get_output_embeddings()
         positions, next_position = policy.positions(batch)
         cache = DynamicCache(config=policy.model.config.get_text_config())
         features = select_rows(policy.encode_images(batch), image_token_counts(batch), list(range(len(prompts))))
@@ -86,7 +88,7 @@ class HFEngine:
         )
         expand = torch.arange(len(prompts), device=policy.device).repeat_interleave(n)
         cache.reorder_cache(expand)  # pyright: ignore[reportArgumentType]
-        logits, mask, position = head(hidden[expand, -1]), batch.mask[expand], next_position[expand]
+        logits, mask, position = policy.next_logits(hidden[expand, -1]), batch.mask[expand], next_position[expand]
         found = _Samples.empty(len(expand), max_new_tokens, self.pad_id, policy.device)
         alive = torch.arange(len(expand), device=policy.device)
         eos = torch.tensor(self.eos_ids, device=policy.device)
@@ -102,7 +104,7 @@ class HFEngine:
             hidden = policy.hidden_states(
                 ids=tokens[:, None], mask=mask, positions=(position + step).expand(3, -1, -1), cache=cache
             )
-            logits = head(hidden[:, -1])
+            logits = policy.next_logits(hidden[:, -1])
         return found.rollouts([prompt for prompt in prompts for _ in range(n)])
 
 
