@@ -20,6 +20,7 @@ from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
 class LearnResult:
     """What happened to the student in one step: a list entry per update."""
 
+    lr: float  # of the step's first update
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
     ratio_max: float = 0.0
@@ -41,7 +42,7 @@ def learn(
     pad_id: int,
 ) -> LearnResult:
     """`updates` updates, each on its share of the prompts; sum M of Eq. 4 is taken over the update's whole share."""
-    result = LearnResult()
+    result = LearnResult(lr=scheduler.get_last_lr()[0])
     for share in minibatches(rollouts, updates):
         kept = int(signal.mask[share].sum())
         if kept == 0:

@@ -93,7 +93,7 @@ def observe(
     metrics = {
         **batch_metrics(batch, signal),
         **rollout_metrics(rollouts, [item.correct for item in graded]),
-        **learn_metrics(result, lr=parts.scheduler.get_last_lr()[0]),
+        **learn_metrics(result),
         "rollout/engine_gap": engine_gap(rollouts, batch),
         **parts.progress.metrics(),
     }

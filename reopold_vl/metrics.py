@@ -44,9 +44,9 @@ def rollout_metrics(rollouts: Sequence[Rollout], correct: Sequence[bool]) -> dic
     }
 
 
-def learn_metrics(result: LearnResult, *, lr: float) -> dict[str, float]:
+def learn_metrics(result: LearnResult) -> dict[str, float]:
     """Means over the step's updates; absent where no update had a kept token."""
-    metrics = {"optim/lr": lr, "optim/empty": float(result.empty), "ratio/max": result.ratio_max}
+    metrics = {"optim/lr": result.lr, "optim/empty": float(result.empty), "ratio/max": result.ratio_max}
     if result.losses:
         metrics["loss"] = sum(result.losses) / len(result.losses)
     if result.grad_norms:

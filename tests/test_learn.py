@@ -194,7 +194,7 @@ def test_a_skipped_update_does_not_spoil_the_next(
 def test_an_empty_mask_is_a_no_op(vlm: VisionLanguageModel, rollouts: list[Rollout], scored: ScoredBatch) -> None:
     signal = replace(ReverseKL()(scored, step=0), mask=torch.zeros_like(scored.mask))
     policy, result, scheduler = run(vlm, rollouts, scored, signal)
-    assert result == LearnResult(empty=1) and scheduler.last_epoch == 1
+    assert result == LearnResult(lr=result.lr, empty=1) and scheduler.last_epoch == 1
     assert distance(policy, vlm.policy) == 0
 
 

@@ -73,13 +73,13 @@ def test_repetition_by_hand() -> None:
 
 
 def test_learn_metrics_are_means_over_updates() -> None:
-    result = LearnResult(losses=[1.0, 3.0], grad_norms=[0.5, 1.5], ratio_max=1.25, empty=1, skipped=0)
-    assert learn_metrics(result, lr=0.1) == {
+    result = LearnResult(lr=0.1, losses=[1.0, 3.0], grad_norms=[0.5, 1.5], ratio_max=1.25, empty=1, skipped=0)
+    assert learn_metrics(result) == {
         "optim/lr": 0.1,
         "optim/empty": 1.0,
         "ratio/max": 1.25,
         "loss": 2.0,
         "optim/grad_norm": 1.0,
     }
-    nothing = learn_metrics(LearnResult(empty=2), lr=0.1)
+    nothing = learn_metrics(LearnResult(lr=0.1, empty=2))
     assert "loss" not in nothing and "optim/grad_norm" not in nothing

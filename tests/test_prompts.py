@@ -163,3 +163,28 @@ def test_the_same_sample_gives_the_same_prompt(vlm: VisionLanguageModel) -> None
     one, other = (vlm.encoder(mixed_samples()[2]) for _ in range(2))
     assert torch.equal(one.ids, other.ids)
     assert torch.equal(one.vision["pixel_values"], other.vision["pixel_values"])
+
+
+CHOICES = ("3/11", "8/11", "11/3")
+
+
+@pytest.mark.parametrize(
+    ("question", "choices", "shown"),
+    [
+        ("What part is blue?", CHOICES, "What part is blue?\nA. 3/11\nB. 8/11\nC. 11/3"),
+        ("Blue: A. 3/11, B. 8/11 or C. 11/3?", CHOICES, "Blue: A. 3/11, B. 8/11 or C. 11/3?"),
+        ("Which picture?", ("A", "B", "C"), "Which picture?"),
+        ("What part is blue?", None, "What part is blue?"),
+    ],
+)
+def test_choices_are_shown_unless_the_question_has_them(question: str, choices: tuple[str, ...], shown: str) -> None:
+    sample = VisualSample(id="0", question=question, choices=choices)
+    assert messages(sample)[-1]["content"][-1]["text"] == shown
+    assert messages(sample, "Box it.")[-1]["content"][-1]["text"] == f"{shown}\nBox it."
+
+
+def test_the_instruction_reaches_the_models(vlm: VisionLanguageModel) -> None:
+    encoder = replace(vlm.encoder, instruction="the answer is in the picture")
+    sample = VisualSample(id="0", question="How many red squares?")
+    plain, with_it = (vlm.tokenizer.decode(each(sample).ids) for each in (vlm.encoder, encoder))
+    assert with_it == plain.replace("squares?", "squares?\nthe answer is in the picture")

@@ -178,3 +178,16 @@ def test_a_signal_before_anything_is_written_promises_nothing(
     assert main(["--output-dir", str(tmp_path)]) == 143
     assert capsys.readouterr().err == "stopped by SIGTERM: nothing was written\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_learning_rate_in_the_config_is_heeded(straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / straight.name
+    shutil.copytree(straight, run)
+    text = (run / "config.yaml").read_text()
+    rate = re.search(r"^  lr: (.*)$", text, re.MULTILINE)
+    assert rate is not None
+    (run / "config.yaml").write_text(text.replace(rate[0], "  lr: 1.0e-06"))
+    done = len(read_lines(run / "metrics.jsonl")) - 1
+    assert main(["--resume", str(run), "--steps", str(done + 1)]) == 0
+    rates = [record["optim/lr"] for record in read_lines(run / "metrics.jsonl")[1:]]
+    assert rates[-2] > 2e-6 > 1e-6 >= rates[-1] > 0

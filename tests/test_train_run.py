@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -268,7 +269,7 @@ def test_frozen_vision_does_not_move(small: list[str], tmp_path: Path) -> None:
 def test_learning_rate_follows_the_schedule(small: list[str], tmp_path: Path) -> None:
     flags = ("--steps", "4", "--optim.lr", "0.001", "--optim.schedule", "linear", "--optim.warmup-updates", "2")
     rates = [record["optim/lr"] for record in read_lines(train(small, tmp_path, *flags) / "metrics.jsonl")[1:]]
-    assert rates == pytest.approx([0.0005, 0.001, 0.0005, 0.0])  # as it stands after each step
+    assert rates == pytest.approx([0.0, 0.0005, 0.001, 0.0005])  # what each step learned with
 
 
 def broken_at(*steps: int) -> object:
@@ -307,3 +308,27 @@ def test_several_non_finite_steps_end_the_run(
     assert main([*small, *flags]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "2 steps in a row had NaN rewards or lost updates" in last and "error: " in last
+
+
+def test_a_teacher_that_turns_nan_ends_the_run(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reopold_vl.assemble import Parts
+
+    sound = Parts.views
+
+    def views(self: Parts, rollouts: Any, **settings: Any) -> Any:
+        student, teacher = sound(self, rollouts, **settings)
+        return student, teacher._replace(logprobs=teacher.logprobs * math.nan)
+
+    monkeypatch.setattr(Parts, "views", views)
+    flags = ["--steps", "6", "--optim.max-bad-steps", "2", "--output-dir", str(tmp_path), "--name", "run"]
+    assert main([*small, *flags]) == 1
+    assert "2 steps in a row had NaN rewards" in capsys.readouterr().err
+    records = read_lines(tmp_path / "run" / "metrics.jsonl")[1:]
+    assert [record["reward/nan"] for record in records] == [1.0, 1.0]  # the step that ended it is in the log
+
+
+def test_the_gap_between_engine_and_trainer_is_logged(small: list[str], tmp_path: Path) -> None:
+    run = train(small, tmp_path, "--steps", "1", "--student.compute", "bfloat16")
+    assert 0 < read_lines(run / "metrics.jsonl")[-1]["rollout/engine_gap"] < 0.5
