@@ -134,7 +134,7 @@ def _accuracy_figure(metrics: Sequence[Record], before: Accuracy | None, teacher
     axes.set_title(f"Held-out accuracy against {'rollouts used' if over != 'step' else 'steps'}")
     axes.set_xlabel("rollouts used for training" if over != "step" else "step")
     axes.set_ylabel(f"accuracy{count}")
-    axes.set_ylim(0, 1.04)
+    axes.set_ylim(0, 1.09)  # room for a label above 100 %
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     figure.supxlabel("bands: 95% Wilson intervals", fontsize=8, color=_GREY, x=0.99, ha="right")
@@ -152,9 +152,8 @@ def _label_levels(
     """Names on the lines instead of a legend: the levels at the margins, the student at its last point."""
     margin, gained = axes.get_yaxis_transform(), before is None or values[-1] >= before.value
     if teacher is not None:
-        above = teacher.interval[1] < 0.96
-        y, shift, va = (teacher.interval[1], 3, "bottom") if above else (teacher.interval[0], -3, "top")
-        _note(axes, f"teacher {teacher.value:.1%}", (0.01, y), (0, shift), margin, va=va, color=_GREEN)
+        top = (0.01, teacher.interval[1])
+        _note(axes, f"teacher {teacher.value:.1%}", top, (0, 3), margin, va="bottom", color=_GREEN)
     if before is not None:
         text, (shift, va) = f"student before {before.value:.1%}", (-4, "top") if gained else (4, "bottom")
         _note(axes, text, (0.99, before.value), (0, shift), margin, ha="right", va=va, color=_GREY)
