@@ -14,7 +14,7 @@ test: $(VENV)/installed-dev  ## Run the tests (ARGS="-k resume" adds flags)
 check: $(VENV)/installed-dev  ## Lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 format: $(VENV)/installed-dev  ## Rewrite the code in the house format

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,3 +59,5 @@ class StopSignals:
         self._received = signum
         if again or not self._deferred:
             raise Stopped(signum)
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nstopping after this step; once more stops at once\n")

@@ -332,3 +332,11 @@ def test_a_teacher_that_turns_nan_ends_the_run(
 def test_the_gap_between_engine_and_trainer_is_logged(small: list[str], tmp_path: Path) -> None:
     run = train(small, tmp_path, "--steps", "1", "--student.compute", "bfloat16")
     assert 0 < read_lines(run / "metrics.jsonl")[-1]["rollout/engine_gap"] < 0.5
+
+
+def test_a_few_steps_make_the_embedded_student_better(tmp_path: Path) -> None:
+    flags = ["--steps", "8", "--objective.switch-step", "4", "--data.test-rows", "220", "--data.validation-rows", "0"]
+    assert main([*flags, "--threads", "1", "--output-dir", str(tmp_path), "--name", "better"]) == 0
+    accuracy = json.loads((tmp_path / "better" / "summary.json").read_text())["accuracy"]
+    assert 0.3 < accuracy["before"] < 0.6 and accuracy["teacher"] > 0.9
+    assert accuracy["after"] > 0.8  # measured: 0.52 before, about 0.9 after
