@@ -51,7 +51,7 @@ def check(run: Path, known: Pairs) -> None:
         assert record["reward/p01"] < record["reward/p90"] and record["optim/grad_norm"] > 0
         assert record["rollout/total"] == 4 * record["step"] and record["rollout/skipped_prompts"] == 0
     rollouts = read_lines(run / "sample_rollouts.jsonl")
-    assert len(rollouts) == 4 and len({str(rollout["images"]) for rollout in rollouts}) <= 2
+    assert len(rollouts) == 8 and len({str(rollout["images"]) for rollout in rollouts}) <= 4  # of both steps
     for rollout in rollouts:
         assert (rollout["question"], rollout["gold"]) in known
         assert rollout["images"] and 1 <= len(rollout["tokens"]) <= 6
