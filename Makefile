@@ -30,6 +30,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml ci/constraints.txt
+	@echo "installing torch, transformers and what else is needed into $(VENV): some minutes"
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e .
 	touch $@
 

@@ -62,6 +62,13 @@ class Parts:
         return score_tokens(self.student, rollouts, rows_at_once=rows_at_once), teacher
 
 
+TITLES = {
+    "test_before": "student before, test problems",
+    "test_teacher": "teacher, test problems",
+    "teacher_validation": "teacher, validation problems",
+}
+
+
 def load(config: TrainConfig) -> Parts:
     """Load data and models and check that they fit; nothing is written yet. Raises ValueError with one line."""
     progress = Progress()  # its clock runs from here
@@ -89,6 +96,8 @@ def advice(config: TrainConfig) -> list[str]:
             f"note: lr {config.optim.lr} and {config.rollout.max_new_tokens} tokens an answer suit the embedded "
             "student; for a real one start from a preset such as qwen2.5-vl-3b"
         )
+    if not own_student and config.data.path is not None:
+        notes.append("note: the embedded student knows its own benchmark alone; other rows only show the machinery")
     if own_student and config.data.path is None:
         notes.append("note: there is no --data.path, so training is on the embedded benchmark")
     return notes
@@ -190,7 +199,7 @@ def measure_baselines(config: TrainConfig, parts: Parts) -> dict[str, list[Grade
     return {
         name.removeprefix("test_"): rundir.graded_once(
             run / f"{name}.jsonl",
-            lambda model=model, samples=samples, name=name: measure(config, model, samples, name),
+            lambda model=model, samples=samples, name=name: measure(config, model, samples, TITLES[name]),
         )
         for name, (model, samples) in wanted.items()
     }

@@ -98,7 +98,7 @@ def _one_line(box: str) -> str:
     """The message of tyro's framed error: what stands between its title and its first rule."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     rule = next((index for index, line in enumerate(lines) if set(line) <= set("─╰╯")), len(lines))
-    return re.sub(r"^Error parsing [a-z]+: ", "", " ".join(lines[:rule]))  # our own messages name the field
+    return re.sub(r"^Error parsing [A-Za-z]+: ", "", " ".join(lines[:rule]))  # our own messages name the field
 
 
 def _flag_names(config: TrainConfig) -> list[str]:
@@ -115,7 +115,8 @@ def _nearest(name: str, known: list[str] | dict) -> str:
         if same:
             return f" (did you mean {same[0]}?)"
     near = difflib.get_close_matches(name.replace("_", "-") if name.startswith("--") else name, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else f": allowed are {', '.join(known)}" if len(known) < 12 else ""
+    listed = f": allowed are {', '.join(known)}" if len(known) < 12 else ""
+    return f" (did you mean {near[0]}?){listed}" if near else listed
 
 
 def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:

@@ -147,6 +147,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
         parts = assemble.load(config)
         assemble.open_run(config, resume=resume)
         print(*parts.splits.notes, f"pair: {parts.pair}", sep="\n")
+        print(f"measuring student and teacher on {len(parts.splits.test):,} test problems, then training", flush=True)
         graded = assemble.measure_baselines(config, parts)
         assemble.restore(config, parts)
         first = parts.progress.step + 1 if parts.progress.step else 0
@@ -158,6 +159,6 @@ def train(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
         ) as log:
             run_steps(config, parts, log, stop)
         checkpoint.write_atomically(config.run_dir / rundir.STUDENT_DIR, parts.student.save)
-        graded["after"] = assemble.measure(config, parts.student, parts.splits.test, "after")
+        graded["after"] = assemble.measure(config, parts.student, parts.splits.test, "student after, test problems")
         write_graded(graded["after"], config.run_dir / "test_after.jsonl")
     return assemble.report(config, parts, graded)

@@ -15,6 +15,7 @@ EMBEDDED = TrainConfig(
     steps=60,
     prompts_per_step=32,
     eval_every=5,
+    threads=1,  # matrices this small are slower on two threads, many times so where the cores are shared
 )
 
 # The paper's visual settings (arXiv 2603.11137): 60 steps, lr 5e-6, lambda 0.3, beta 0.2, T_switch 20, n = 12,

@@ -88,7 +88,7 @@ def messages(sample: VisualSample, instruction: str = "") -> list[dict[str, Any]
     Without markers the images come first. Choices that the question does not spell out follow it, one a line behind
     their letters; `instruction` comes last. Raises PromptError when markers and images differ in number.
     """
-    parts = _question(sample, instruction).split(IMAGE_MARKER)
+    parts = question_text(sample, instruction).split(IMAGE_MARKER)
     markers = len(parts) - 1
     if markers == 0:
         content: list[dict[str, str]] = [{"type": "image"} for _ in sample.images]
@@ -104,7 +104,8 @@ def messages(sample: VisualSample, instruction: str = "") -> list[dict[str, Any]
     return [*system, {"role": "user", "content": content}]
 
 
-def _question(sample: VisualSample, instruction: str) -> str:
+def question_text(sample: VisualSample, instruction: str = "") -> str:
+    """The user's turn as text: the question, then choices that it does not spell out, then `instruction`."""
     choices = sample.choices or ()
     letters = [chr(ord("A") + index) for index in range(len(choices))]
     spelled_out = all(choice in sample.question for choice in choices) or list(choices) == letters

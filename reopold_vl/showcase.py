@@ -9,10 +9,11 @@ from typing import Any
 
 from reopold_vl.images import load_image
 from reopold_vl.models import VisionLanguageModel
+from reopold_vl.prompts import question_text
 from reopold_vl.report.page import PageRollout, data_uri
 from reopold_vl.report.table import Graded
 from reopold_vl.runlog import append_step_line, read_step_file
-from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
+from reopold_vl.types import IMAGE_MARKER, Rollout, ScoredBatch, TokenSignal
 
 FILE = "sample_rollouts.jsonl"
 
@@ -33,9 +34,10 @@ def keep_rollouts(
         if id(rollout.prompt) not in chosen:
             continue
         length = len(rollout.response_ids)
+        asked = question_text(rollout.prompt.sample, model.encoder.instruction)
         record = {
             "step": step,
-            "question": rollout.prompt.sample.question,
+            "question": asked.replace(IMAGE_MARKER, " ").strip(),
             "gold": rollout.prompt.sample.answer,
             "images": [data_uri(load_image(image)) for image in rollout.prompt.sample.images],
             "tokens": [model.tokenizer.decode([token]) for token in rollout.response_ids.tolist()],

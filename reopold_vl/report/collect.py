@@ -68,9 +68,9 @@ def _means(summaries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 def main(argv: Sequence[str]) -> int:
     """Print the table of the run directories given."""
-    if not argv:
-        print("error: name one or more run directories", file=sys.stderr)
-        return 2
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if argv else 2
     try:
         print(to_markdown([(Path(path).name, read_summary(Path(path))) for path in argv]))
     except ValueError as error:

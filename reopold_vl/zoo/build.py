@@ -82,6 +82,7 @@ TEACHER_RECIPE = Recipe(
         ),
         Course((Stage(28_000, 0.04, (*TYPES, *HARD)),), 24, 1.5e-3, decay=0.7),
         Course((Stage(16_000, 0.04, (*TYPES, *HARDEST)),), 25, 1e-3, decay=0.7),
+        Course((Stage(30_000, 0.04, (*TYPES, *HARD)),), 26, 1.2e-3, decay=0.8),
     ),
 )
 STUDENT_RECIPE = Recipe(
