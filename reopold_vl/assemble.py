@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,13 +63,6 @@ class Parts:
         return score_tokens(self.student, rollouts, rows_at_once=rows_at_once), teacher
 
 
-TITLES = {
-    "test_before": "student before, test problems",
-    "test_teacher": "teacher, test problems",
-    "teacher_validation": "teacher, validation problems",
-}
-
-
 def load(config: TrainConfig) -> Parts:
     """Load data and models and check that they fit; nothing is written yet. Raises ValueError with one line."""
     progress = Progress()  # its clock runs from here
@@ -76,7 +70,6 @@ def load(config: TrainConfig) -> Parts:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     splits = load_splits(config)
-    splits = replace(splits, notes=(*splits.notes, *advice(config)))
     student, teacher = load_one(config, config.student), load_one(config, config.teacher)
     teacher.policy.requires_grad_(False)
     pair = check_pair(student, teacher, first_usable(student, splits.train))
@@ -192,16 +185,13 @@ def measure_baselines(config: TrainConfig, parts: Parts) -> dict[str, list[Grade
     """Student before and teacher on the test problems, teacher on the validation problems; kept in the run."""
     run, test, validation = config.run_dir, parts.splits.test, parts.splits.validation
     wanted = {
-        "test_before": (parts.student, test),
-        "test_teacher": (parts.teacher, test),
-        "teacher_validation": (parts.teacher, validation),
+        "before": ("test_before.jsonl", parts.student, test, "student before, test problems"),
+        "teacher": ("test_teacher.jsonl", parts.teacher, test, "teacher, test problems"),
+        "teacher_validation": ("teacher_validation.jsonl", parts.teacher, validation, "teacher, validation problems"),
     }
     return {
-        name.removeprefix("test_"): rundir.graded_once(
-            run / f"{name}.jsonl",
-            lambda model=model, samples=samples, name=name: measure(config, model, samples, TITLES[name]),
-        )
-        for name, (model, samples) in wanted.items()
+        name: rundir.graded_once(run / file, partial(measure, config, model, samples, title))
+        for name, (file, model, samples, title) in wanted.items()
     }
 
 

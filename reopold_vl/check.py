@@ -14,7 +14,7 @@ import torch
 
 from reopold_vl.models import ModelError, VisionLanguageModel, load_model
 from reopold_vl.prompts import messages
-from reopold_vl.score import score_tokens
+from reopold_vl.score import engine_gaps, score_tokens
 from reopold_vl.types import Prompt, Rollout, VisualSample
 
 # Cached decoding against one forward pass, mean over tokens in nats: fp32 agrees to 1e-6, bf16 to a few 1e-3 on small
@@ -102,12 +102,7 @@ def check_grid(ours: Prompt, theirs: Prompt, student: VisionLanguageModel, teach
 def check_scoring(student: VisionLanguageModel, rollouts: Sequence[Rollout]) -> float:
     """The student as its own teacher must give R = 0; the mean |R| in nats over all tokens."""
     scored = score_tokens(student, rollouts, rows_at_once=len(rollouts))
-    # Over one tensor: Python's max would drop a NaN that stands behind a number.
-    gaps = [
-        (row[: len(rollout.logprobs)] - rollout.logprobs).abs()
-        for row, rollout in zip(scored.logprobs, rollouts, strict=True)
-    ]
-    gap = float(torch.cat(gaps).mean())
+    gap = float(engine_gaps(rollouts, scored.logprobs).mean())
     allowed = TOLERANCE[student.policy.precision]
     if not gap <= allowed:
         raise ModelError(f"scoring disagrees with sampling by {gap:.3g} nats (allowed {allowed}): R would be noise")

@@ -27,7 +27,6 @@ COLUMNS = {
     "source": ("source", "type"),
     "id": ("id",),
 }
-Samples = tuple[VisualSample, ...]
 SUFFIXES = (".parquet", ".jsonl", ".json")
 
 
@@ -51,7 +50,7 @@ class Skip:
 class Loaded:
     """The usable rows of a data set, in their order, and the skipped ones with the reason of each."""
 
-    samples: Samples
+    samples: tuple[VisualSample, ...]
     skipped: tuple[Skip, ...] = ()
 
     def summary(self, examples: int = 3) -> str:

@@ -13,11 +13,11 @@ from reopold_vl.assemble import Parts
 from reopold_vl.config import TrainConfig
 from reopold_vl.grading import accuracy, grade, grade_rollout, write_graded
 from reopold_vl.learn import LearnResult, learn
-from reopold_vl.metrics import batch_metrics, engine_gap, learn_metrics, rollout_metrics
+from reopold_vl.metrics import batch_metrics, learn_metrics, rollout_metrics
 from reopold_vl.progress import Stopwatch
 from reopold_vl.report.plots import append_histogram
 from reopold_vl.runlog import REWARD_HISTOGRAM_FILE, RunLog, live_line
-from reopold_vl.score import score
+from reopold_vl.score import engine_gaps, score
 from reopold_vl.seeds import derive_seed
 from reopold_vl.showcase import FILE as SHOWCASE_FILE
 from reopold_vl.showcase import keep_rollouts
@@ -94,7 +94,7 @@ def observe(
         **batch_metrics(batch, signal),
         **rollout_metrics(rollouts, [item.correct for item in graded]),
         **learn_metrics(result),
-        "rollout/engine_gap": engine_gap(rollouts, batch),
+        "rollout/engine_gap": float(engine_gaps(rollouts, batch.old_logprobs).max()),
         **parts.progress.metrics(),
     }
     append_histogram(config.run_dir / REWARD_HISTOGRAM_FILE, step, batch.rewards[batch.mask].tolist())
@@ -146,7 +146,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
     with StopSignals().installed() as stop:
         parts = assemble.load(config)
         assemble.open_run(config, resume=resume)
-        print(*parts.splits.notes, f"pair: {parts.pair}", sep="\n")
+        print(*parts.splits.notes, *assemble.advice(config), f"pair: {parts.pair}", sep="\n")
         print(f"measuring student and teacher on {len(parts.splits.test):,} test problems, then training", flush=True)
         graded = assemble.measure_baselines(config, parts)
         assemble.restore(config, parts)

@@ -27,12 +27,6 @@ def batch_metrics(batch: ScoredBatch, signal: TokenSignal) -> dict[str, float]:
     }
 
 
-def engine_gap(rollouts: Sequence[Rollout], batch: ScoredBatch) -> float:
-    """Largest difference, in nats, between the log-probs of the engine and those that the step was trained with."""
-    pairs = zip(rollouts, batch.old_logprobs, strict=True)
-    return max(float((old[: len(rollout.logprobs)] - rollout.logprobs).abs().max()) for rollout, old in pairs)
-
-
 def rollout_metrics(rollouts: Sequence[Rollout], correct: Sequence[bool]) -> dict[str, float]:
     """Lengths in tokens; truncated, repeating and right answers as shares."""
     count = len(rollouts)

@@ -35,6 +35,15 @@ def sampled_tokens(rollouts: Sequence[Rollout]) -> TokenStats:
     )
 
 
+def engine_gaps(rollouts: Sequence[Rollout], logprobs: torch.Tensor) -> torch.Tensor:
+    """|scored - sampled| of all response tokens, in nats, one vector [tokens]; `logprobs` [B, T] is the scored side.
+
+    A tensor rather than a number, because Python's max would drop a NaN that stands behind a number.
+    """
+    rows = zip(rollouts, logprobs, strict=True)
+    return torch.cat([(row[: len(rollout.logprobs)] - rollout.logprobs).abs() for rollout, row in rows])
+
+
 def as_seen_by(model: VisionLanguageModel, rollouts: Sequence[Rollout]) -> list[Rollout]:
     """The same answers to prompts that `model`'s own processor encoded (other patch size, other normalisation)."""
     seen: dict[int, Prompt] = {}

@@ -10,11 +10,10 @@ import torch
 from reopold_vl.check import check_pair
 from reopold_vl.collate import collate_rollouts
 from reopold_vl.config import ConfigError, ModelConfig, TrainConfig
-from reopold_vl.metrics import engine_gap
 from reopold_vl.models import ModelError, VisionLanguageModel, load_model
 from reopold_vl.optim import build_optimizer
 from reopold_vl.policy import Policy
-from reopold_vl.score import score, score_tokens
+from reopold_vl.score import engine_gaps, score, score_tokens
 from reopold_vl.types import Prompt
 
 
@@ -40,7 +39,7 @@ def test_an_engine_in_bf16_is_not_exact_and_its_gap_is_measured(
     assert vlm.engine(rows_at_once=8).exact and not half.engine(rows_at_once=8).exact
     rollouts = half.engine(rows_at_once=16).generate(prompts, n=2, max_new_tokens=6, seed=0)
     scored = score_tokens(half, rollouts, rows_at_once=16)
-    gap = engine_gap(rollouts, score(rollouts, scored, scored))
+    gap = float(engine_gaps(rollouts, score(rollouts, scored, scored).old_logprobs).max())
     by_hand = max(
         float((row[: len(rollout.logprobs)] - rollout.logprobs).abs().max())
         for row, rollout in zip(scored.logprobs, rollouts, strict=True)

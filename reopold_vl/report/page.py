@@ -112,6 +112,7 @@ def _percent(logprob: float) -> str:
 
 
 def data_uri(image: Image.Image) -> str:
+    """The picture as an inlined PNG, its longer side at most 640 pixels."""
     if max(image.size) > _MAX_SIDE:
         image = image.copy()
         image.thumbnail((_MAX_SIDE, _MAX_SIDE))
