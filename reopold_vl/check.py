@@ -162,7 +162,7 @@ def main(
 if __name__ == "__main__":
     import tyro
 
-    from reopold_vl.cli import fail
+    from reopold_vl.cli_errors import fail
 
     try:
         tyro.cli(main, prog="python -m reopold_vl.check")

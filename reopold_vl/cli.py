@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import io
-import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+from reopold_vl.cli_errors import nearest, parse_flags
 from reopold_vl.config import ConfigError, TrainConfig
 from reopold_vl.config_file import read_config, to_dict
 from reopold_vl.objectives import OBJECTIVES
@@ -43,11 +39,11 @@ def parse(argv: list[str]) -> tuple[TrainConfig, bool]:
     if name is not None and path is not None:
         raise ConfigError(f"both a preset ({name}) and --config {path} are given: allowed is one of them")
     if name is not None and name not in PRESETS:
-        raise ConfigError(f"unknown preset {name!r}{_nearest(name, PRESETS)}")
+        raise ConfigError(f"unknown preset {name!r}{nearest(name, PRESETS)}")
     config = read_config(Path(path)) if path is not None else PRESETS[name or "embedded"]
     if objective is not None:
         if objective not in OBJECTIVES:
-            raise ConfigError(f"unknown objective {objective!r}{_nearest(objective, OBJECTIVES)}")
+            raise ConfigError(f"unknown objective {objective!r}{nearest(objective, OBJECTIVES)}")
         kind = OBJECTIVES[objective]
         config = config if type(config.objective) is kind else replace(config, objective=kind())
     return _flags(config, argv), False
@@ -70,35 +66,9 @@ def _resumed(run_dir: Path, argv: list[str]) -> TrainConfig:
 
 
 def _flags(config: TrainConfig, argv: list[str]) -> TrainConfig:
-    import tyro
-
     usage = USAGE.format(presets=", ".join(PRESETS), objectives=", ".join(OBJECTIVES))
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            parsed, unknown = tyro.cli(
-                TrainConfig,
-                default=config,
-                args=argv,
-                prog="python -m reopold_vl.train",
-                description=usage,
-                config=(tyro.conf.AvoidSubcommands,),
-                return_unknown_args=True,
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise  # --help
-        raise ConfigError(_one_line(errors.getvalue())) from None
-    if unknown:
-        raise ConfigError(f"unknown argument {unknown[0]}{_nearest(unknown[0], _flag_names(config))}")
-    return parsed
-
-
-def _one_line(box: str) -> str:
-    """The message of tyro's framed error: what stands between its title and its first rule."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    rule = next((index for index, line in enumerate(lines) if set(line) <= set("─╰╯")), len(lines))
-    return re.sub(r"^Error parsing [A-Za-z]+: ", "", " ".join(lines[:rule]))  # our own messages name the field
+    program = "python -m reopold_vl.train"
+    return parse_flags(config, argv, program=program, usage=usage, flags=_flag_names(config), error=ConfigError)
 
 
 def _flag_names(config: TrainConfig) -> list[str]:
@@ -107,16 +77,6 @@ def _flag_names(config: TrainConfig) -> list[str]:
         return [name for group in nested for name in group]
 
     return ["--" + name.replace("_", "-") for name in [*names(to_dict(config), ""), "config", "resume", "objective"]]
-
-
-def _nearest(name: str, known: list[str] | dict) -> str:
-    if name.startswith("--"):  # --lr may mean --optim.lr
-        same = [flag for flag in known if flag.rpartition(".")[2] == name.lstrip("-")]
-        if same:
-            return f" (did you mean {same[0]}?)"
-    near = difflib.get_close_matches(name.replace("_", "-") if name.startswith("--") else name, list(known), n=1)
-    listed = f": allowed are {', '.join(known)}" if len(known) < 12 else ""
-    return f" (did you mean {near[0]}?){listed}" if near else listed
 
 
 def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
@@ -129,9 +89,3 @@ def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
                 raise ConfigError(f"{flag} needs a value")
             return argv[:index] + argv[index + 2 :], argv[index + 1]
     return list(argv), None
-
-
-def fail(message: str) -> int:
-    """Print one line to stderr; the exit status of a user's error."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return 2

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
-import difflib
-import glob
-import itertools
-import json
-import logging
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reopold_vl.images import ImageError, image_reference, image_size
+from reopold_vl.rows import DataError, find_files, read_json, read_parquet
 from reopold_vl.types import IMAGE_MARKER, VisualSample
 
 # In the order of preference; the first one that a file has is used for all of its rows. `decoded_image` comes first
@@ -27,11 +21,6 @@ COLUMNS = {
     "source": ("source", "type"),
     "id": ("id",),
 }
-SUFFIXES = (".parquet", ".jsonl", ".json")
-
-
-class DataError(ValueError):
-    """A data set, or a row of it, that cannot be used; one line saying what is wrong and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +84,9 @@ def load_samples(
 
 def _outcomes(path: Path, allow_url: bool, require_image: bool) -> Iterator[VisualSample | Skip]:
     seen: set[str] = set()
-    for file in _find_files(path):
+    for file in find_files(path):
         name = "" if file == path else file.relative_to(path).with_suffix("").as_posix()
-        found, rows = _read_parquet(file) if file.suffix == ".parquet" else _read_json(file)
+        found, rows = read_parquet(file) if file.suffix == ".parquet" else read_json(file)
         columns = {kind: next((n for n in names if n in found), None) for kind, names in COLUMNS.items()}
         for kind in ("image", "question", "answer"):
             if found and not columns[kind] and (require_image or kind != "image"):
@@ -116,62 +105,6 @@ def _outcomes(path: Path, allow_url: bool, require_image: bool) -> Iterator[Visu
                 yield _sample(cells, file.parent, allow_url, require_image)
             except (DataError, ImageError) as error:
                 yield Skip(number, str(error), name)
-
-
-def _find_files(path: Path) -> list[Path]:
-    if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise DataError(f"{path}: files of this kind are not read; allowed: {', '.join(SUFFIXES)}")
-        return [path]
-    if not path.is_dir():
-        beside = path.parent.iterdir() if path.parent.is_dir() else ()
-        near = ", ".join(difflib.get_close_matches(path.name, [entry.name for entry in beside]))
-        raise DataError(f"{path}: no such file or directory" + (f"; near it: {near}" if near else ""))
-    for folder in (path, path / "data"):
-        found = sorted(f for f in folder.glob("*") if f.suffix in (".parquet", ".jsonl") and f.is_file())
-        if len({file.suffix for file in found}) > 1:
-            raise DataError(f"{path}: holds parquet and jsonl files ({', '.join(f.name for f in found[:4])}); name one")
-        if found:
-            return [file for file in found if file.name.startswith("train")] or found
-    raise DataError(f"{path}: neither it nor its data/ folder holds a .parquet or .jsonl file")
-
-
-def _read_parquet(file: Path) -> tuple[list[str], Iterator[Any]]:
-    import datasets
-
-    datasets.logging.set_verbosity(logging.CRITICAL)  # it would log an error that is ours to report
-
-    def rows() -> Iterator[Any]:
-        try:
-            with tempfile.TemporaryDirectory() as cache:  # streaming stores no rows, but lock files even so
-                name = glob.escape(str(file.resolve()))
-                stream = datasets.load_dataset(
-                    "parquet", data_files=[name], split="train", streaming=True, cache_dir=cache
-                )
-                yield from stream.decode(False)  # encoded images stay bytes
-        except (OSError, ValueError, NotImplementedError) as error:
-            raise DataError(f"{file}: unreadable parquet, {' '.join(str(error).split())}") from error
-
-    first = next(reader := rows(), {})
-    return list(first), itertools.chain([first] if first else [], reader)
-
-
-def _read_json(file: Path) -> tuple[list[str], Iterator[Any]]:
-    """Not by `datasets`, whose reader turns "2020-01-01" into a time and one bad line into no rows at all."""
-    decoder = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)  # 3.50 stays 3.50
-
-    def parse(data: bytes) -> Any:
-        try:
-            return decoder.decode(data.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            return DataError(f"not valid JSON, {error}")
-
-    data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
-    whole = data.lstrip().startswith(b"[")
-    rows = parse(data) if whole else [parse(line) for line in data.split(b"\n") if line.strip()]
-    if isinstance(rows, DataError):
-        raise DataError(f"{file}: {rows}")
-    return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)), iter(rows)
 
 
 def _sample(cells: dict[str, Any], base_dir: Path, allow_url: bool, require_image: bool) -> VisualSample:

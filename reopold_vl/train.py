@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from reopold_vl.cli import fail, parse
+from reopold_vl.cli import parse
+from reopold_vl.cli_errors import fail
 from reopold_vl.progress import TrainingDiverged
 from reopold_vl.stop import Stopped
 

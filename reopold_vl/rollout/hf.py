@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -60,19 +60,39 @@ class HFEngine:
         `temperature` 0 is greedy. Prompts of similar length share a batch of at most `rows_at_once` answers. The
         result is a function of the weights, the arguments and `seed`.
         """
-        generator = torch.Generator(self.policy.device).manual_seed(seed)
-        draw = partial(draw_tokens, temperature=temperature, top_p=top_p, banned=self._banned, generator=generator)
+        draw = self._draw(seed=seed, temperature=temperature, top_p=top_p)
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
         size = max(1, self.rows_at_once // n)
         groups: dict[int, list[Rollout]] = {}
         for start in range(0, len(order), size):
             indices = order[start : start + size]
             chunk = [prompts[index] for index in indices]
-            rollouts = self._generate_chunk(chunk, n=n, max_new_tokens=max_new_tokens, draw=draw)
+            found = _Samples.empty(len(chunk) * n, max_new_tokens, self.pad_id, self.policy.device)
+            for _ in self._grow(found, chunk, n=n, draw=draw):
+                pass
+            rollouts = found.rollouts([prompt for prompt in chunk for _ in range(n)])
             groups.update({index: rollouts[k * n : (k + 1) * n] for k, index in enumerate(indices)})
         return [rollout for index in range(len(prompts)) for rollout in groups[index]]
 
-    def _generate_chunk(self, prompts: list[Prompt], *, n: int, max_new_tokens: int, draw: partial) -> list[Rollout]:
+    @torch.no_grad()
+    def stream(
+        self, prompt: Prompt, *, max_new_tokens: int, seed: int, temperature: float = 1.0, top_p: float = 1.0
+    ) -> Iterator[Rollout]:
+        """One answer while it grows: the rollout so far after every token ("length" until its end is drawn).
+
+        The last one is what `generate` gives for the same arguments. Closing the iterator ends the generation.
+        """
+        draw = self._draw(seed=seed, temperature=temperature, top_p=top_p)
+        found = _Samples.empty(1, max_new_tokens, self.pad_id, self.policy.device)
+        for _ in self._grow(found, [prompt], n=1, draw=draw):
+            yield found.rollouts([prompt])[0]
+
+    def _draw(self, *, seed: int, temperature: float, top_p: float) -> partial[Tensor]:
+        generator = torch.Generator(self.policy.device).manual_seed(seed)
+        return partial(draw_tokens, temperature=temperature, top_p=top_p, banned=self._banned, generator=generator)
+
+    def _grow(self, found: _Samples, prompts: list[Prompt], *, n: int, draw: partial[Tensor]) -> Iterator[None]:
+        """Fill `found` with `n` answers to each prompt; control goes back to the caller after every step."""
         policy = self.policy
         batch = collate_prompts(prompts, pad_id=self.pad_id).to(policy.device)
         positions, next_position = policy.positions(batch)
@@ -89,13 +109,14 @@ class HFEngine:
         expand = torch.arange(len(prompts), device=policy.device).repeat_interleave(n)
         cache.reorder_cache(expand)  # pyright: ignore[reportArgumentType]
         logits, mask, position = policy.next_logits(hidden[expand, -1]), batch.mask[expand], next_position[expand]
-        found = _Samples.empty(len(expand), max_new_tokens, self.pad_id, policy.device)
         alive = torch.arange(len(expand), device=policy.device)
         eos = torch.tensor(self.eos_ids, device=policy.device)
-        for step in range(max_new_tokens):
+        steps = found.ids.shape[1]
+        for step in range(steps):
             tokens = draw(logits)
             running = found.record(step, alive, tokens, logits, eos).nonzero()[:, 0]
-            if len(running) == 0 or step + 1 == max_new_tokens:
+            yield
+            if len(running) == 0 or step + 1 == steps:
                 break
             if len(running) < len(alive):
                 cache.reorder_cache(running)  # pyright: ignore[reportArgumentType]
@@ -105,7 +126,6 @@ class HFEngine:
                 ids=tokens[:, None], mask=mask, positions=(position + step).expand(3, -1, -1), cache=cache
             )
             logits = policy.next_logits(hidden[:, -1])
-        return found.rollouts([prompt for prompt in prompts for _ in range(n)])
 
 
 @dataclass(frozen=True)

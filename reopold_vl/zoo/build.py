@@ -69,9 +69,11 @@ class ColdStart:
     seed: int = 31
 
 
-# What the teacher's first and second courses left weak (a name twice is drawn twice as often).
+# What the courses before left weak (a name twice is drawn twice as often).
 HARD = ("compare", "difference", "find", "look up", "largest", "largest")
 HARDEST = (*["find"] * 4, "look up", *["largest"] * 6)
+LAST = (*["difference"] * 4, *["find"] * 4, *["compare"] * 2, *["larger"] * 2, *["largest"] * 2)
+STUDENT_HARD = (*["compare"] * 2, *["look up"] * 4, *["largest"] * 3)
 TEACHER_RECIPE = Recipe(
     TEACHER,
     seed=23,
@@ -83,6 +85,7 @@ TEACHER_RECIPE = Recipe(
         Course((Stage(28_000, 0.04, (*TYPES, *HARD)),), 24, 1.5e-3, decay=0.7),
         Course((Stage(16_000, 0.04, (*TYPES, *HARDEST)),), 25, 1e-3, decay=0.7),
         Course((Stage(30_000, 0.04, (*TYPES, *HARD)),), 26, 1.2e-3, decay=0.8),
+        Course((Stage(20_000, 0.04, (*TYPES, *LAST)),), 27, 1.2e-3, decay=0.8),
     ),
 )
 STUDENT_RECIPE = Recipe(
@@ -91,6 +94,7 @@ STUDENT_RECIPE = Recipe(
     seeing=16_000,
     courses=(
         Course((Stage(5_000, 1.0), Stage(8_000, 0.25, FIRST), Stage(12_000, 0.2, EASY), Stage(75_000, 0.08)), 11, 2e-3),
+        Course((Stage(36_000, 0.04, (*TYPES, *STUDENT_HARD)),), 12, 1.5e-3, decay=0.8),
     ),
 )
 
