@@ -35,5 +35,5 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml ci/constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e ".[dev,demo]"
 	touch $@

@@ -29,7 +29,8 @@ def find_image(name: Path, folder: Path | None, archives: tuple[Path, ...]) -> P
             return unpacked
         if archive.is_file() and (found := _read(archive, name)) is not None:
             return found
-    raise RowError(f"image {str(name)!r:.120}: neither beside the data nor in {', '.join(a.name for a in archives)}")
+    searched = ", ".join(archive.name for archive in archives)
+    raise RowError(f"image {str(name)!r:.120}: neither beside the data nor in {searched}", "image_not_found")
 
 
 def _read(archive: Path, name: Path) -> bytes | None:

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from eval.types import Problem
 
 FORMAT = 1
-EMBEDDED = "embedded"
+
+TRAINING_SPLITS = ("train",)
+"""Splits that some benchmarks can be scored on too, but that are there to be trained on."""
+
+METADATA = ("dataset_infos.json", "dataset_info.json", "config.json")
+DATA_SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".zip", ".tar", ".gz")
 
 
 def get_index(names: Sequence[str], saved: Path | None) -> ContaminationIndex:
@@ -36,16 +41,22 @@ def get_index(names: Sequence[str], saved: Path | None) -> ContaminationIndex:
 
 
 def build_index(names: Sequence[str]) -> ContaminationIndex:
-    """Read benchmarks (NAME, NAME=PATH, auto; see `Filters.benchmarks`) and hash what they hold."""
+    """Read benchmarks (NAME, NAME=PATH, auto; see `Filters.benchmarks`) and hash what they hold.
+
+    A problem that several splits hold (or one file without a split's name, asked for every split) goes in once.
+    """
     items, pictures, benches = list[Item](), list[Picture](), dict[str, dict]()
     for name, path, needed in _wanted(names):
+        known: set[tuple[str, str, str]] = set()
         for split, loaded in _load(name, path, needed):
-            label = f"{name}/{split}"
             broken = 0
             for problem in loaded.problems:
-                broken += _add(f"{name}", problem, items, pictures)
+                identity = (problem.id, problem.question, problem.answer or "")
+                if identity not in known:
+                    known.add(identity)
+                    broken += _add(name, problem, items, pictures)
             entry = {"problems": len(loaded.problems), "unreadable_rows": len(loaded.failed), "origin": loaded.origin}
-            benches[label] = {**entry, "unreadable_images": broken, "revision": loaded.revision}
+            benches[f"{name}/{split}"] = {**entry, "unreadable_images": broken, "revision": loaded.revision}
     return ContaminationIndex(items, pictures, benches)
 
 
@@ -76,7 +87,11 @@ def missing_benchmarks(index: ContaminationIndex) -> list[str]:
 
 
 def _at_hand(name: str) -> bool:
-    """Whether a benchmark is computed, or lies in the Hub's cache on this machine."""
+    """Whether a benchmark is computed, or its rows lie in the Hub's cache on this machine.
+
+    A folder in the cache is not enough: looking at a data set, as a recipe of the same id does, leaves its card there,
+    and taking that for the data would download all of it.
+    """
     from eval.benches import BENCHES
 
     bench = BENCHES[name]
@@ -94,18 +109,24 @@ def _at_hand(name: str) -> bool:
             Path(hub.HF_HUB_CACHE) / f"datasets--{owner}--{own}",
         )
     ]
-    return any(folder.is_dir() for folder in folders)
+    return any(
+        path.suffix in DATA_SUFFIXES and path.name not in METADATA for folder in folders for path in folder.rglob("*")
+    )
 
 
 def _load(name: str, path: Path | None, needed: bool) -> Iterable[tuple[str, Any]]:
-    """(split, problems) of every split that can be had; at least one, where it is needed."""
+    """(split, problems) of every split that can be had, but for those to train on; at least one, where it is needed.
+
+    With its training split in the index, a benchmark such as Geometry3K would take out every row of the recipe of the
+    same name.
+    """
     from eval.benches import BENCHES
     from eval.benchmark import BenchmarkError
     from eval.load import load_problems
 
     bench, found, reason = BENCHES[name], 0, ""
-    splits = (None,) if path is not None and path.is_file() else bench.splits
-    for split in splits or (None,):
+    held_out = tuple(split for split in bench.splits if split not in TRAINING_SPLITS)
+    for split in (None,) if path is not None and path.is_file() else held_out or (None,):
         try:
             loaded = load_problems(bench, split=split, data_path=path)
         except BenchmarkError as error:

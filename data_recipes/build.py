@@ -26,7 +26,8 @@ python -m reopold_vl.train --data.path data/NAME. Look at it with python -m data
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse and build; the exit status (0 done, 2 bad input, 1 no room on the disk, 130 interrupted and resumable)."""
+    """Parse and build; the exit status (0 done, 2 bad input, 1 no room on the disk or another fault of it, 130
+    interrupted). After 1 and 130 the same command goes on."""
     try:
         name, config = parse(list(sys.argv[1:] if argv is None else argv))
         if config.list:
@@ -41,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error))
     except DiskFull as error:
         fail(str(error))
+        return 1
+    except OSError as error:  # a directory that may not be written to, a disk that fails
+        fail(f"{error}; once that is mended, run the same command again to go on")
         return 1
     except KeyboardInterrupt:
         print("stopped: run the same command again to go on", file=sys.stderr)
@@ -78,7 +82,8 @@ def listing() -> str:
 
     lines = []
     for recipe in RECIPES.values():
-        sources = ", ".join(source.id for source in recipe.sources) or "your own files or computed rows"
+        own = "computed" if recipe.rows else "your own files"
+        sources = ", ".join(source.id for source in recipe.sources) or own
         lines += [f"{recipe.name}", f"    {recipe.title}", f"    source: {sources}; splits: {', '.join(recipe.splits)}"]
         lines += [f"    licence: {recipe.licence}"]
         lines += [f"    TRAINING IS NOT ALLOWED: {recipe.forbidden}"] if recipe.forbidden else []
@@ -125,13 +130,15 @@ def _build(name: str, config: BuildConfig) -> dict[str, Any]:
             seed=config.seed,
         )
     check_licence(stream.recipe, config)
+    for note in stream.notes:
+        print(f"note: {note}", file=sys.stderr)
     return build(with_teacher(stream, config), config, output_dir(name, config), toolmaker(config))
 
 
 def _restore(config: BuildConfig) -> dict[str, Any]:
     from data_recipes.builder import build
     from data_recipes.manifest import read_manifest
-    from data_recipes.restore import interrupted, stored_config, stored_stream, swap
+    from data_recipes.restore import interrupted, same_benchmarks, stored_config, stored_stream, swap
     from data_recipes.tools import toolmaker
 
     directory = output_dir("", config)
@@ -143,8 +150,8 @@ def _restore(config: BuildConfig) -> dict[str, Any]:
         return read_manifest(directory)
     manifest = read_manifest(directory)
     again = stored_config(directory, manifest, [config.restore or ""])
-    again = dataclasses.replace(again, num_proc=config.num_proc)
-    manifest = build(stored_stream(directory, manifest), again, fresh, toolmaker(again))
+    again = dataclasses.replace(again, num_proc=config.num_proc, resume=config.resume)
+    manifest = build(stored_stream(directory, manifest), again, fresh, same_benchmarks(toolmaker(again), manifest))
     swap(directory, fresh)
     return manifest
 

@@ -56,7 +56,8 @@ def check_row(read: Callable[[Row], VisualSample], number: int, row: Row | Unrea
         return _checked(number, sample, {**row.get(EXTRA, {}), "recipe": recipe})
     except (RowError, ImageError) as error:
         reason = " ".join(str(error).split())
-        return Unreadable(Rejected(number, "unreadable", reason, identity), text or _shown(row), recipe)
+        name = error.filter if isinstance(error, RowError) else "unreadable"
+        return Unreadable(Rejected(number, name, reason, identity), text or _shown(row), recipe)
 
 
 def _checked(number: int, sample: VisualSample, extra: dict[str, Any]) -> Checked:
@@ -92,7 +93,10 @@ def _checked(number: int, sample: VisualSample, extra: dict[str, Any]) -> Checke
 
 
 def encode(source: Any) -> bytes:
-    """The encoded image that `source` holds, byte for byte; pictures that are no file yet become PNG."""
+    """The encoded image that `source` holds, byte for byte; pictures that are no file yet become PNG.
+
+    Raises RowError for a file that is not there, ImageError for one that cannot be read.
+    """
     from pathlib import Path
 
     from reopold_vl.images import ImageError, image_reference, load_image
@@ -103,6 +107,8 @@ def encode(source: Any) -> bytes:
     if isinstance(reference, Path):
         try:
             return reference.read_bytes()
+        except FileNotFoundError as error:
+            raise RowError(f"image {str(reference)!r}: no such file", "image_not_found") from error
         except OSError as error:
             raise ImageError(f"image {str(reference)!r}: {error.strerror or error}") from error
     buffer = io.BytesIO()

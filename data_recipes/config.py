@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from data_recipes.types import RecipeError
 
+NO_SAMPLE = ("unreadable", "image_not_found", "no_response")
+"""Why a row is no sample at all; nothing of it can be put back."""
+
 FILTERS = (
-    "unreadable",
+    *NO_SAMPLE,
     "missing_image",
     "missing_answer",
     "image_size",
@@ -127,8 +131,8 @@ class Filters:
             "share_source": {"max_share_source": 1.0},
             "share_answer_type": {"max_share_answer_type": 1.0},
         }
-        if name not in off:
-            raise RecipeError(f"restore is {name}: allowed are {', '.join(off)} (unreadable rows cannot be restored)")
+        lost = f"of {', '.join(NO_SAMPLE)} rows there is no sample"
+        require(name in off, "restore", name, f"{', '.join(off)} ({lost})")
         return dataclasses.replace(self, **off[name])
 
 
@@ -212,6 +216,13 @@ class Teaching:
     teacher_max_new_tokens: int = 2048
     """Longest answer in tokens; longer ones are cut off and not kept."""
 
+    def __post_init__(self) -> None:
+        for name in ("teacher_samples", "teacher_keep", "teacher_max_new_tokens"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        degrees, samples = self.teacher_temperature, self.teacher_samples
+        require(0 <= degrees < math.inf, "teacher_temperature", degrees, "0 (greedy) or more")
+        require(degrees > 0 or samples == 1, "teacher_samples", samples, "1 at --teacher-temperature 0: all are alike")
+
 
 @dataclass(frozen=True)
 class BuildConfig(Filters, Teaching, Reading):
@@ -219,6 +230,7 @@ class BuildConfig(Filters, Teaching, Reading):
 
     def __post_init__(self) -> None:
         Reading.__post_init__(self)
+        Teaching.__post_init__(self)
         Filters.__post_init__(self)
 
 

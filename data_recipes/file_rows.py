@@ -13,7 +13,7 @@ from typing import Any
 from data_recipes import json_rows
 from data_recipes.types import RecipeError, RowError
 
-PEEK = 64  # rows looked at for the columns of a file that has no schema
+PEEK = 1000  # rows looked at for the columns of a file that has no schema
 BATCH = 16  # rows of a parquet file in memory at once
 BUFFER, REMOTE_BUFFER = 2**20, 8 * 2**20  # bytes read at once of each column
 MAX_CELL = 2**28  # characters of a csv cell (an image as a data URI may be one)
@@ -38,7 +38,7 @@ def open_file(file: Path | str) -> RowFile:
     try:
         if file.suffix.lower() == ".parquet":
             return _open_parquet(file)
-        first = list(itertools.islice(rows_from(file, 0), PEEK))
+        first = itertools.islice(rows_from(file, 0), PEEK)
         columns = dict.fromkeys(key for row in first if isinstance(row, dict) for key in row)
         lines = file.suffix.lower() not in (".csv", ".tsv") and json_rows.is_lines(file)
         return RowFile(file, tuple(columns), json_rows.count_lines(file) if lines else None)

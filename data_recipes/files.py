@@ -24,10 +24,11 @@ def find_data(path: Path, split: str | None = None, default: str = "train", know
 
     A directory is searched for files of SUFFIXES in itself, then in `data/`, then in folders called like the split.
     A file belongs to the split whose name its own contains as a word (train-00000-of-00002, problems_test1k, val);
-    where no file names a split, all are taken. `known` are split names beside the usual ones.
+    where no file names a split, all are taken; of several kinds side by side, the parquet files. `known` are split
+    names beside the usual ones.
 
     Raises RecipeError for a missing path (naming what is near), another kind of file, a directory without rows,
-    without this split, or with several kinds of files.
+    without this split, or with several kinds of files and no parquet among them.
     """
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
@@ -45,6 +46,11 @@ def find_data(path: Path, split: str | None = None, default: str = "train", know
         if found := _rows_in(path / word):
             return _one_kind(path, found)
     raise RecipeError(_nothing(path, wanted))
+
+
+def not_read(files: Sequence[Path]) -> list[str]:
+    """Names of files of rows that lie beside these and are of another kind: nobody reads them."""
+    return [file.name for file in _rows_in(files[0].parent) if file.suffix.lower() != files[0].suffix.lower()]
 
 
 def _rows_in(folder: Path) -> list[Path]:
@@ -72,6 +78,8 @@ def _of_split(path: Path, files: list[Path], wanted: str, asked: bool, known: Se
 
 
 def _one_kind(path: Path, files: list[Path]) -> list[Path]:
+    if parquet := [file for file in files if file.suffix.lower() == ".parquet"]:
+        return parquet  # rows with their images inside; jsonl or csv beside them is a listing of the same
     if len({file.suffix.lower() for file in files}) > 1:
         raise RecipeError(f"{path}: holds files of several kinds ({', '.join(f.name for f in files[:4])}); name one")
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,8 @@ class Funnel:
         rates = self.pass_rates([row for position in left if isinstance(row := rows[position], Checked)])
         for position, rate in zip(left, rates, strict=True):
             if not low <= rate <= high:
-                reason = f"solved in {rate:.1%} of the attempts, asked for {low:.1%} to {high:.1%}"
+                solved = "no answer could be drawn" if math.isnan(rate) else f"solved in {rate:.1%} of the attempts"
+                reason = f"{solved}, asked for {low:.1%} to {high:.1%}"
                 judged[position] = _out(judged[position].row, "pass_rate", reason)
         return judged
 
@@ -92,9 +94,13 @@ class Funnel:
         if most and characters > most:
             return f"prompt of {characters:,} characters: at most {most:,} are allowed"
         most = self.filters.max_prompt_tokens
-        if most and self.count_tokens is not None and (tokens := self.count_tokens(row)) > most:
-            return f"prompt of {tokens:,} tokens: at most {most:,} are allowed"
-        return ""
+        if not most or self.count_tokens is None:
+            return ""
+        try:
+            tokens = self.count_tokens(row)
+        except ValueError as error:
+            return f"no prompt can be made of it: {error}"
+        return f"prompt of {tokens:,} tokens: at most {most:,} are allowed" if tokens > most else ""
 
     def _question_again(self, row: Checked) -> str:
         mode = self.filters.duplicate_question
@@ -106,9 +112,10 @@ class Funnel:
 
 
 def prompt_characters(row: Checked) -> int:
-    """Characters of all text that the model is shown: system text, question, choices."""
+    """Characters of all text that the model is shown: system text, question, and choices that it does not hold."""
     sample = row.sample
-    return len(sample.system or "") + len(sample.question) + sum(len(choice) for choice in sample.choices or ())
+    listed = (choice for choice in sample.choices or () if choice not in sample.question)
+    return len(sample.system or "") + len(sample.question) + sum(map(len, listed))
 
 
 def _out(row: Checked | Unreadable, name: str, reason: str, hits: tuple[Hit, ...] = ()) -> Judged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -85,9 +86,15 @@ def open_mixture(path: str | Path, *, limit: int | None = None, seed: int = 0) -
             )
         except RecipeError as error:
             raise RecipeError(f"{path}: part {number} ({part.recipe}): {error}") from error
-    return mix(
-        parts, [part.weight for part in mixture.parts], stop=mixture.stop, limit=limit, seed=seed, name=str(path)
-    )
+    weights = [part.weight for part in mixture.parts]
+    mixed = mix(parts, weights, stop=mixture.stop, limit=limit, seed=seed, name=str(path))
+    return replace(mixed, revision=_digest(mixture, parts))
+
+
+def _digest(mixture: Mixture, parts: list[Stream]) -> str:
+    """Stands for what the file says and for the data behind it: a build does not go on when either has changed."""
+    said = [mixture, *((part.origin, part.revision) for part in parts)]
+    return f"sha256:{hashlib.sha256(repr(said).encode()).hexdigest()[:32]}"
 
 
 def mix(

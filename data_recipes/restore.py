@@ -10,12 +10,13 @@ import dataclasses
 import heapq
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_recipes.builder import Tools
 from data_recipes.check import Unreadable
-from data_recipes.config import BuildConfig
+from data_recipes.config import NO_SAMPLE, BuildConfig
 from data_recipes.manifest import verify
 from data_recipes.recipes.reading import EXTRA, ORIGIN, Origin
 from data_recipes.stream import Stream
@@ -70,6 +71,28 @@ def stored_stream(directory: Path, manifest: dict[str, Any]) -> Stream:
     return Stream(recipe, origin, revision, split, manifest["rows"]["read"], rows, tuple(manifest["notes"]), parts)
 
 
+def same_benchmarks(tools: Callable[[Path], Tools], manifest: dict[str, Any]) -> Callable[[Path], Tools]:
+    """These tools, if their index holds every benchmark that the directory was compared with; else RecipeError.
+
+    With fewer benchmarks at hand than then, rows that were taken out as contaminated would come back unseen. More do
+    no harm, and the new manifest names them.
+    """
+    before = manifest["contamination"].get("against", {})
+
+    def make(work: Path) -> Tools:
+        made = tools(work)
+        if made.index is not None:
+            now = made.index.benches
+            if gone := [name for name, entry in before.items() if now.get(name) != entry]:
+                raise RecipeError(
+                    f"the directory was compared with {', '.join(gone)}, whose data is not at hand as it was then: "
+                    "contaminated rows could come back"
+                )
+        return made
+
+    return make
+
+
 def read_stored(row: Row) -> VisualSample:
     """The sample of a row of a built directory."""
     return VisualSample(
@@ -119,8 +142,8 @@ def _numbered(paths: Sequence[Path], extra: Sequence[str]) -> Iterator[tuple[int
 
 def _row(row: dict[str, Any], extra: Sequence[str]) -> Row | Unreadable:
     recipe = row["recipe"] or ""
-    if row.get("filter") == "unreadable":
-        rejected = Rejected(row["number"], "unreadable", row["reason"], row["id"] or "")
+    if row.get("filter") in NO_SAMPLE:
+        rejected = Rejected(row["number"], row["filter"], row["reason"], row["id"] or "")
         return Unreadable(rejected, row["question"] or "", recipe)
     kept = {name: row[name] for name in extra if row.get(name) is not None}
     return {**row, ORIGIN: Origin(recipe), EXTRA: kept}

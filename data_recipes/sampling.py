@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from data_recipes.config import require
 from data_recipes.types import RecipeError, RowError
 from reopold_vl.answers import is_correct
 from reopold_vl.seeds import derive_seed
@@ -35,11 +36,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("k", "max_new_tokens", "rows_at_once"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 (greedy) or more")
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 (greedy) or more")
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
         greedy = self.temperature == 0 and self.k > 1
-        _require(not greedy, "k", self.k, "1 at temperature 0, where all answers are the same")
+        require(not greedy, "k", self.k, "1 at temperature 0, where all answers are the same")
 
 
 @dataclass(frozen=True)
@@ -145,27 +146,16 @@ def sample_block(
 def pass_rates(
     model: VisionLanguageModel,
     samples: Sequence[VisualSample],
-    k: int | None = None,
+    sampling: Sampling,
     *,
-    sampling: Sampling | None = None,
     first_block: int = 0,
-    progress: Callable[[int], object] = lambda done: None,
 ) -> list[float]:
-    """Each prompt's share of right answers among `k` (difficulty for this model); NaN where none could be drawn.
+    """Each prompt's share of right answers (difficulty for this model); NaN where none could be drawn.
 
-    Blocks are numbered from `first_block`: a caller that goes on after a kill passes where it stopped. `progress` is
-    called with the number of prompts just done.
+    Blocks are numbered from `first_block`: a caller that goes on after a kill passes where it stopped.
     """
-    sampling = sampling or Sampling()
-    sampling = sampling if k is None else replace(sampling, k=k)
     rates: list[float] = []
     for number, start in enumerate(range(0, len(samples), BLOCK), first_block):
         block = sample_block(model, samples[start : start + BLOCK], sampling, block=number)
         rates += [sampled.pass_rate for sampled in block]
-        progress(len(block))
     return rates
-
-
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise RecipeError(f"{name} is {value}: allowed is {allowed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from data_recipes.file_rows import open_file, rows_from
-from data_recipes.files import find_data
+from data_recipes.files import find_data, not_read
 from data_recipes.recipes import find_recipe
 from data_recipes.recipes.reading import EXTRA, ORIGIN, Origin
 from data_recipes.types import Recipe, RecipeError, Row, RowError
@@ -29,8 +30,8 @@ class Stream:
     """Numbered rows and where they are from.
 
     `recipe` describes them and reads them (`recipe.read` takes the rows as they come and can be pickled); `origin` is
-    the Hub id or the path, `revision` the commit ("" where there is none), `total` the number of rows where it is
-    known. `notes` are for the user's eyes; `parts` are the streams of a mixture.
+    the Hub id or the path, `revision` the commit or a hash of the files ("" for computed rows), `total` the number of
+    rows where it is known. `notes` are for the user's eyes; `parts` are the streams of a mixture.
     """
 
     recipe: Recipe
@@ -122,7 +123,23 @@ def _local(recipe: Recipe, path: Path, split: str | None, mapping: Mapping[str, 
     files = find_data(path, split, recipe.splits[0], recipe.splits)
     names = [name for source in recipe.sources for name in source.files if name.endswith(".zip")]
     archives = tuple((path if path.is_dir() else path.parent) / name for name in names)
-    return _from_files(_as_built(recipe, path), files, archives, mapping, str(path), "", split or recipe.splits[0])
+    revision, split = fingerprint(files), split or recipe.splits[0]
+    found = _from_files(_as_built(recipe, path), files, archives, mapping, str(path), revision, split)
+    unread = ", ".join(not_read(files)) if path.is_dir() else ""
+    return replace(found, notes=(f"not read, since {files[0].name} lies beside: {unread}",)) if unread else found
+
+
+def fingerprint(files: Sequence[Path]) -> str:
+    """Stands for the content of local files: a build does not go on when they have changed. Images that rows name by
+    path are not looked at."""
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            with file.open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+    except OSError as error:
+        raise RecipeError(f"{error.filename}: {error.strerror}") from error
+    return f"sha256:{digest.hexdigest()[:32]}"
 
 
 def _as_built(recipe: Recipe, path: Path) -> Recipe:

@@ -24,28 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "Sampled", "Sampling", "load_sampler", "pass_rates", "sample_block", "teacher_stream"]
 
 
-def teacher_stream(
-    base: Stream, model: VisionLanguageModel, sampling: Sampling, *, max_responses: int = 1, show_progress: bool = False
-) -> Stream:
+def teacher_stream(base: Stream, model: VisionLanguageModel, sampling: Sampling, *, max_responses: int = 1) -> Stream:
     """The rows of `base` with the teacher's responses: up to `max_responses` right and distinct ones to each prompt.
 
     Row n of `base` becomes rows n * max_responses, n * max_responses + 1, ..., each with `response`, `num_right`,
     `num_samples` and `pass_rate`; a prompt without a right response becomes one row that reading refuses, so it is
-    counted with its reason. `rows_from(skip)` redoes at most the block in which `skip` lies, with the same responses.
+    counted (as `no_response`) with its reason. `rows_from(skip)` redoes at most the block in which `skip` lies, with
+    the same responses.
     """
     if max_responses < 1:
         raise RecipeError(f"max_responses is {max_responses}: allowed is 1 or more")
 
     def rows(skip: int) -> Iterator[tuple[int, Row]]:
-        block = skip // max_responses // BLOCK
-        with _bar(base.total, block * BLOCK, show_progress) as bar:
-            numbered = itertools.groupby(base.rows_from(block * BLOCK), key=lambda pair: pair[0] // BLOCK)
-            for block, group in numbered:
-                lot = list(group)
-                for number, row in _responses(base, lot, model, sampling, block, max_responses):
-                    if number >= skip:
-                        yield number, row
-                bar.update(len(lot))
+        first = skip // max_responses // BLOCK * BLOCK
+        for block, group in itertools.groupby(base.rows_from(first), key=lambda pair: pair[0] // BLOCK):
+            for number, row in _responses(base, list(group), model, sampling, block, max_responses):
+                if number >= skip:
+                    yield number, row
 
     recipe = replace(
         teacher_responses.RECIPE,
@@ -62,8 +57,7 @@ def teacher_stream(
 
 def read_response(row: Row) -> VisualSample:
     """The sample of a row made by `teacher_stream`; raises RowError for a prompt without a right response."""
-    if (origin := origin_of(row)).error:
-        raise RowError(origin.error)
+    origin_of(row).check()
     return row["sample"]
 
 
@@ -76,18 +70,19 @@ def _responses(
     max_responses: int,
 ) -> Iterator[tuple[int, Row]]:
     readable: dict[int, VisualSample] = {}
-    refused: dict[int, str] = {}
+    refused: dict[int, RowError] = {}
     for number, row in lot:
         try:
             readable[number] = base.recipe.read(row)
         except RowError as error:
-            refused[number] = str(error)
+            refused[number] = error
     sampled = sample_block(model, list(readable.values()), sampling, block=block)
     by_number = dict(zip(readable, sampled, strict=True))
     for number, row in lot:
         first = number * max_responses
         if number in refused:
-            yield first, {"id": row.get("id"), ORIGIN: Origin("teacher_responses", error=refused[number])}
+            error = refused[number]
+            yield first, _refused(row.get("id"), str(error), error.filter)
         else:
             yield from enumerate(_rows_of(by_number[number], max_responses), first)
 
@@ -98,7 +93,7 @@ def _rows_of(sampled: Sampled, max_responses: int) -> list[dict[str, Any]]:
         total = len(sampled.responses)
         cut = sum(not finished for finished in sampled.finished)
         reason = sampled.error or f"no right and finished response: {sampled.num_right} of {total} right, {cut} cut off"
-        return [{"id": sample.id, ORIGIN: Origin("teacher_responses", error=reason)}]
+        return [_refused(sample.id, reason, "no_response")]
     counts = {"num_right": sampled.num_right, "num_samples": len(sampled.responses), "pass_rate": sampled.pass_rate}
     ids = [sample.id] if len(kept) == 1 else [f"{sample.id}#{place}" for place in range(len(kept))]
     return [
@@ -107,7 +102,5 @@ def _rows_of(sampled: Sampled, max_responses: int) -> list[dict[str, Any]]:
     ]
 
 
-def _bar(total: int | None, initial: int, shown: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=initial, unit="prompt", desc="teacher", disable=not shown)
+def _refused(id: Any, reason: str, filter: str) -> dict[str, Any]:
+    return {"id": id, ORIGIN: Origin("teacher_responses", error=reason, filter=filter)}

@@ -17,7 +17,8 @@ def token_counter(processor: str, *, min_pixels: int = 4 * 28 * 28, max_pixels: 
     """A function (sample, image sizes) -> tokens of the chat prompt, as `reopold_vl.prompts` encodes it.
 
     `processor` is a model directory, a Hub id or an embedded model; the pixel budget is that of training. Raises
-    RecipeError where it cannot be loaded; the function raises ValueError for a sample that cannot be a prompt.
+    RecipeError where it cannot be loaded; the function raises ValueError for a sample that cannot be a prompt (one
+    whose text holds a special token of the model among them, as training does).
     """
     import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
 
@@ -44,11 +45,18 @@ def token_counter(processor: str, *, min_pixels: int = 4 * 28 * 28, max_pixels: 
         fitted = fit_image(Image.new("RGB", size), factor=factor, min_pixels=min_pixels, max_pixels=max_pixels)
         return (fitted.width // factor) * (fitted.height // factor)
 
+    forbidden = loaded.tokenizer.all_special_tokens
+
+    def written(sample: VisualSample) -> str:
+        return " ".join([sample.question, *(sample.choices or ()), sample.system or ""])
+
     def count(sample: VisualSample, sizes: Sequence[Size]) -> int:
         # `messages` asks only how many images there are.
         counted = VisualSample(
             sample.id, sample.question, None, tuple(sizes), sample.choices, sample.source, sample.system
         )
+        if special := next((token for token in forbidden if token in written(sample)), None):
+            raise ValueError(f"the text contains the special token {special!r}")
         text = loaded.apply_chat_template(messages(counted), tokenize=False, add_generation_prompt=True)
         ids = loaded.tokenizer(text)["input_ids"]
         return len(ids) - len(sizes) + sum(image_tokens(size) for size in sizes)

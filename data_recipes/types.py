@@ -16,7 +16,11 @@ class RecipeError(ValueError):
 
 
 class RowError(ValueError):
-    """One row that cannot become a sample; it is counted and kept among the rejected ones with this reason."""
+    """One row that cannot become a sample; it is counted under `filter` and listed with the reason."""
+
+    def __init__(self, reason: str, filter: str = "unreadable") -> None:
+        super().__init__(reason)
+        self.filter = filter
 
 
 @dataclass(frozen=True)

@@ -7,51 +7,57 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import NormalDist
 
-from eval.benchmark import Grader
 from eval.sampling import Majority, by_problem, maj_at_k, smallest_k_reaching
-from eval.speed import measure_speeds
+from eval.speed import ResponseGrader, grade_rollouts, measure_speeds
 from eval.speed_types import AccuracyTime, MatchedAccuracy, PairSpeed, SpeedReport, SpeedUps, Spread
 from eval.timing import DEFAULT, Run, SpeedSettings, encode, timed
-from eval.types import Graded, Problem, Response
+from eval.types import Graded, Problem
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.report.stats import wilson_interval
 from reopold_vl.types import Prompt, Rollout
 
-SAMPLES = (1, 3, 5, 7, 9)
 _SAME = ("device", "dtype", "threads", "min_pixels", "max_pixels", "max_new_tokens", "repeats", "warmup")
 
 
-def measure_pair(
-    student: VisionLanguageModel,
-    teacher: VisionLanguageModel,
-    problems: Sequence[Problem],
-    prompt: Callable[[Problem], str],
-    grade: Grader,
-    *,
-    settings: SpeedSettings = DEFAULT,
-    samples: Sequence[int] = SAMPLES,
-    temperature: float = 0.7,
-    seed: int = 0,
-) -> PairSpeed:
+@dataclass(frozen=True)
+class Pair:
+    """Two models that are compared, and what both are asked and graded by."""
+
+    student: VisionLanguageModel
+    teacher: VisionLanguageModel
+    problems: Sequence[Problem]
+    prompt: Callable[[Problem], str]
+    grade: ResponseGrader
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The numbers of samples that the student's majority votes are tried with, and how samples are drawn.
+
+    Raises `ValueError` for a number below 1 or a temperature that is not above 0.
+    """
+
+    samples: tuple[int, ...] = (1, 3, 5, 7, 9)
+    temperature: float = 0.7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.samples or min(self.samples) < 1 or self.temperature <= 0:
+            raise ValueError(
+                f"samples is {self.samples} at temperature {self.temperature}: allowed are numbers of 1 or more, drawn "
+                "at a temperature above 0"
+            )
+
+
+def measure_pair(pair: Pair, *, settings: SpeedSettings = DEFAULT, votes: Votes | None = Votes()) -> PairSpeed:
     """All three speed-ups of a pair on the same problems, words, pixel budget, dtype and batch sizes.
 
-    An empty `samples` leaves the comparison at matched accuracy out. Raises `ValueError` where the models were not
+    Without `votes` the comparison at matched accuracy is left out. Raises `ValueError` where the models were not
     measured under the same conditions.
     """
-    reports = measure_speeds([student, teacher], problems, prompt, grade, settings=settings)
-    matched = None
-    if samples:
-        matched = matched_accuracy(
-            student,
-            teacher,
-            problems,
-            prompt,
-            grade,
-            settings=settings,
-            samples=samples,
-            temperature=temperature,
-            seed=seed,
-        )
+    models = [pair.student, pair.teacher]
+    reports = measure_speeds(models, pair.problems, pair.prompt, pair.grade, settings=settings)
+    matched = matched_accuracy(pair, settings=settings, votes=votes) if votes else None
     return PairSpeed(reports[0], reports[1], speed_ups(*reports), matched)
 
 
@@ -84,35 +90,20 @@ def speed_ups(student: SpeedReport, teacher: SpeedReport) -> SpeedUps:
     )
 
 
-def matched_accuracy(
-    student: VisionLanguageModel,
-    teacher: VisionLanguageModel,
-    problems: Sequence[Problem],
-    prompt: Callable[[Problem], str],
-    grade: Grader,
-    *,
-    settings: SpeedSettings = DEFAULT,
-    samples: Sequence[int] = SAMPLES,
-    temperature: float = 0.7,
-    seed: int = 0,
-) -> MatchedAccuracy:
+def matched_accuracy(pair: Pair, *, settings: SpeedSettings = DEFAULT, votes: Votes = Votes()) -> MatchedAccuracy:
     """The cheapest student that is as accurate as the teacher's greedy answer, and the time of both.
 
-    Tried are the student's greedy answer and then majority votes over each k of `samples` answers drawn at
-    `temperature` (maj@k, expected over all subsets of the largest k). A vote's time is that of really generating k
-    answers, each prompt encoded and prefilled once for its k. Accuracies and times are those of the first
-    `settings.problems` problems, at the largest batch size: as many answers at once whatever k is. Raises `ValueError`
-    for a k below 1, temperature 0 with votes, or no problem that both models can be shown.
+    Tried are the student's greedy answer and then majority votes over each k of `votes.samples` answers (maj@k,
+    expected over all subsets of the largest k). A vote's time is that of really generating k answers, each prompt
+    encoded and prefilled once for its k. Accuracies and times are those of the first `settings.problems` problems, at
+    the largest batch size: as many answers at once whatever k is. Raises `ValueError` where no problem can be shown to
+    both models.
     """
-    if not samples or min(samples) < 1 or temperature <= 0:
-        raise ValueError(
-            f"samples is {tuple(samples)} at temperature {temperature}: allowed are numbers of 1 or more, drawn at a "
-            "temperature above 0"
-        )
-    shown, ours, theirs = _shown_to_both(student, teacher, problems[: settings.problems], prompt)
+    student, teacher, grade = pair.student, pair.teacher, pair.grade
+    shown, ours, theirs = _shown_to_both(pair, settings.problems)
     tries = [_Try(teacher, theirs, 1, 0.0), _Try(student, ours, 1, 0.0)]
-    tries += [_Try(student, ours, k, temperature) for k in sorted(set(samples))]
-    first, second, *votes = runs = _measure(tries, settings, seed)
+    tries += [_Try(student, ours, k, votes.temperature) for k in sorted(set(votes.samples))]
+    first, second, *voted = runs = _measure(tries, settings, votes.seed)
     points = [
         _greedy_point("teacher", grade_rollouts(teacher, shown, first[-1].rollouts, grade), first),
         _greedy_point("student", grade_rollouts(student, shown, second[-1].rollouts, grade), second),
@@ -121,45 +112,17 @@ def matched_accuracy(
     graded = by_problem(grade_rollouts(student, shown, runs[-1][-1].rollouts, grade)).values()
     points += [
         _vote_point("student", maj_at_k(graded, item.samples), times)
-        for item, times in zip(tries[2:], votes, strict=True)
+        for item, times in zip(tries[2:], voted, strict=True)
     ]
-    return _outcome(points, len(shown), max(settings.batch_sizes), temperature)
+    return _outcome(points, len(shown), max(settings.batch_sizes), votes.temperature)
 
 
-def grade_rollouts(
-    model: VisionLanguageModel, problems: Sequence[Problem], rollouts: Sequence[Rollout], grade: Grader
-) -> list[Graded]:
-    """Verdicts on answers that lie side by side, equally many for each problem, in the order of `problems`."""
-    n = len(rollouts) // len(problems)
-    graded = []
-    for index, rollout in enumerate(rollouts):
-        problem = problems[index // n]
-        text = model.tokenizer.decode(rollout.response_ids, skip_special_tokens=True)
-        response = Response(
-            bench="",
-            model=model.path,
-            problem=problem,
-            sample=index % n,
-            key="",
-            prompt=rollout.prompt.sample.question,
-            text=text,
-            finish_reason=rollout.finish_reason,
-            tokens=len(rollout.response_ids),
-        )
-        graded.append(Graded(response, grade(problem, text)))
-    return graded
-
-
-def _shown_to_both(
-    student: VisionLanguageModel,
-    teacher: VisionLanguageModel,
-    problems: Sequence[Problem],
-    prompt: Callable[[Problem], str],
-) -> tuple[list[Problem], list[Prompt], list[Prompt]]:
-    """The problems that both models can be shown, with either model's prompts."""
+def _shown_to_both(pair: Pair, most: int) -> tuple[list[Problem], list[Prompt], list[Prompt]]:
+    """Those of the first `most` problems that both models can be shown, with the student's and the teacher's prompts."""
+    problems = pair.problems[:most]
     ours, theirs = (
-        {problem.id: (problem, item) for problem, item in zip(*encode(model, problems, prompt), strict=True)}
-        for model in (student, teacher)
+        {problem.id: (problem, item) for problem, item in zip(*encode(model, problems, pair.prompt), strict=True)}
+        for model in (pair.student, pair.teacher)
     )
     both = [name for name in ours if name in theirs]
     if not both:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ def measure_run_speed(task: Task, models: dict[str, Model], directory: Path, con
     conditions. None, with a line on the terminal, where it cannot be measured."""
     import torch
 
-    from eval.matched import measure_pair
+    from eval.matched import Pair, Votes, measure_pair
+    from eval.score import verdict_on
     from eval.speed import measure_speed
     from eval.timing import DEFAULT, EMBEDDED
 
@@ -47,15 +49,15 @@ def measure_run_speed(task: Task, models: dict[str, Model], directory: Path, con
         print(f"speed: as measured before ({path})")
         return stored[1]
     print(f"measuring speed on {len(problems)} problems of {task.bench.name} (--no-speed leaves it out)")
-    write, grader = task.bench.prompts[task.prompt], task.bench.graders[config.scorer]
+    write = task.bench.prompts[task.prompt]
+    grade = partial(verdict_on, grader=task.bench.graders[config.scorer], scorer=config.scorer)
     try:
         loaded = [model.loaded for model in models.values()]
         if len(loaded) == 2:
-            speed: Speed = measure_pair(
-                loaded[0], loaded[1], problems, write, grader, settings=settings, seed=config.seed
-            )
+            pair = Pair(loaded[0], loaded[1], problems, write, grade)
+            speed: Speed = measure_pair(pair, settings=settings, votes=Votes(seed=config.seed))
         else:
-            speed = measure_speed(loaded[0], problems, write, grader, settings=settings)
+            speed = measure_speed(loaded[0], problems, write, grade, settings=settings)
     except torch.OutOfMemoryError as error:
         print(f"speed is not measured: out of memory ({str(error).splitlines()[0]}); try a smaller --batch-size")
         return None

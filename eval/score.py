@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.benchmark import Benchmark
+from eval.benchmark import Benchmark, Grader
 from eval.stats import Accuracy, Comparison, by_problem, clustered, compare, maj_at_k, mean_pass_at_k
-from eval.types import Graded, Response, Scorer
+from eval.types import Graded, Response, Scorer, Verdict
 
 Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
+
+COMMITTED = ("box", "cue", "tag", "final answer", "first line", "first words")
+"""Beginnings of the rules' names by which an answer is stated and not gathered from prose."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,35 @@ def grade(bench: Benchmark, responses: Sequence[Response], scorer: Scorer) -> li
     if scorer not in bench.graders:
         allowed = ", ".join(bench.graders)
         raise ValueError(f"scorer is {scorer}: {bench.name} knows {allowed}")
-    grader = bench.graders[scorer]
     return [
-        Graded(response, None if response.finish_reason == "failed" else grader(response.problem, response.text))
+        Graded(
+            response,
+            None if response.finish_reason == "failed" else verdict_on(response, bench.graders[scorer], scorer),
+        )
         for response in responses
     ]
+
+
+def verdict_on(response: Response, grader: Grader, scorer: Scorer) -> Verdict:
+    """The grader's verdict; `strict` takes an answer that was cut off at the token limit for none at all.
+
+    A box, tag or final-answer cue before the cut is a commitment and counts; a number or an option found in the prose
+    of an unfinished answer is a guess. The published rules know no cut.
+    """
+    if scorer != "strict" or response.finish_reason != "length":
+        return grader(response.problem, response.text)
+    verdict = grader(response.problem, _before_cut(response.text))
+    if verdict.status == "answered" and not verdict.rule.startswith(COMMITTED):
+        return Verdict(None, f"cut off, {verdict.rule}", False, "unparsed")
+    return verdict
+
+
+def _before_cut(text: str) -> str:
+    """`text` without a last word that the cut may have gone through ("12" of "125"); a closed one stays."""
+    words = text[-200:].split()
+    if not words or text[-1].isspace() or re.search(r"[^\W\d][.!?]$|[)\]}>*$!?%;:\"'\u3002]\.?$", words[-1]):
+        return text
+    return text[: len(text) - len(words[-1])]
 
 
 def summarise(

@@ -9,20 +9,23 @@ from typing import Any
 
 import torch
 
-from eval.benchmark import Grader
 from eval.flops import count_flops
 from eval.speed_types import BatchSpeed, SpeedReport, Spread
 from eval.timing import DEFAULT, MEMORY_NOTES, Run, SpeedSettings, device_name, encode, peak_memory, reset_peak, timed
-from eval.types import Problem
+from eval.types import Graded, Problem, Response, Verdict
 from reopold_vl.models import VisionLanguageModel
-from reopold_vl.types import Prompt
+from reopold_vl.types import Prompt, Rollout
+
+
+ResponseGrader = Callable[[Response], Verdict]
+"""The verdict on an answer, which may be cut off at the token limit (`Response.finish_reason`)."""
 
 
 def measure_speed(
     model: VisionLanguageModel,
     problems: Sequence[Problem],
     prompt: Callable[[Problem], str],
-    grade: Grader | None = None,
+    grade: ResponseGrader | None = None,
     *,
     settings: SpeedSettings = DEFAULT,
 ) -> SpeedReport:
@@ -34,7 +37,7 @@ def measure_speeds(
     models: Sequence[VisionLanguageModel],
     problems: Sequence[Problem],
     prompt: Callable[[Problem], str],
-    grade: Grader | None = None,
+    grade: ResponseGrader | None = None,
     *,
     settings: SpeedSettings = DEFAULT,
 ) -> list[SpeedReport]:
@@ -109,7 +112,7 @@ def _measure_batch(subjects: Sequence[_Subject], size: int, settings: SpeedSetti
             runs.peaks.append(peak_memory(device))
 
 
-def _report(subject: _Subject, grade: Grader | None, settings: SpeedSettings) -> SpeedReport:
+def _report(subject: _Subject, grade: ResponseGrader | None, settings: SpeedSettings) -> SpeedReport:
     model, policy, prompts = subject.model, subject.model.policy, subject.prompts
     accuracies = [_accuracy(subject, runs, grade) for runs in subject.runs]
     batches = [_batch_speed(runs, right, settings) for runs, right in zip(subject.runs, accuracies, strict=True)]
@@ -135,13 +138,34 @@ def _report(subject: _Subject, grade: Grader | None, settings: SpeedSettings) ->
     )
 
 
-def _accuracy(subject: _Subject, runs: _Runs, grade: Grader | None) -> float | None:
+def _accuracy(subject: _Subject, runs: _Runs, grade: ResponseGrader | None) -> float | None:
     if grade is None:
         return None
     answers = runs.whole[-1].rollouts
-    texts = [subject.model.tokenizer.decode(answer.response_ids, skip_special_tokens=True) for answer in answers]
-    pairs = zip(subject.problems[: len(texts)], texts, strict=True)
-    return sum(grade(problem, text).correct for problem, text in pairs) / len(texts)
+    graded = grade_rollouts(subject.model, subject.problems[: len(answers)], answers, grade)
+    return sum(item.correct for item in graded) / len(graded)
+
+
+def grade_rollouts(
+    model: VisionLanguageModel, problems: Sequence[Problem], rollouts: Sequence[Rollout], grade: ResponseGrader
+) -> list[Graded]:
+    """Verdicts on answers that lie side by side, equally many for each problem, in the order of `problems`."""
+    n = len(rollouts) // len(problems)
+    graded = []
+    for index, rollout in enumerate(rollouts):
+        response = Response(
+            bench="",
+            model=model.path,
+            problem=problems[index // n],
+            sample=index % n,
+            key="",
+            prompt=rollout.prompt.sample.question,
+            text=model.tokenizer.decode(rollout.response_ids, skip_special_tokens=True),
+            finish_reason=rollout.finish_reason,
+            tokens=len(rollout.response_ids),
+        )
+        graded.append(Graded(response, grade(response)))
+    return graded
 
 
 def _batch_speed(runs: _Runs, accuracy: float | None, settings: SpeedSettings) -> BatchSpeed:

@@ -20,6 +20,7 @@ COLUMNS = {
     "choices": ("choices", "options"),
     "source": ("source", "type"),
     "id": ("id",),
+    "system": ("system",),
 }
 
 
@@ -61,9 +62,10 @@ def load_samples(
 
     Columns: `image` or `images` (paths relative to the file, data URIs, `{"bytes", "path"}`, lists of them),
     `question` (or `problem`, `query`, TRL's `prompt` as text or messages), `answer` (or `solution`, `ground_truth`),
-    and optionally `choices` (or `options`), `id`, `source` (or `type`). Images are not decoded: samples hold paths
-    or encoded bytes, and only headers are looked at; with `allow_url` URLs are fetched here, once. Rows without
-    image (unless `require_image=False`), question or answer are skipped and listed. Reading stops at `limit` samples.
+    and optionally `choices` (or `options`), `id`, `source` (or `type`), `system` (a system turn inside `prompt` goes
+    before it). Images are not decoded: samples hold paths or encoded bytes, and only headers are looked at; with
+    `allow_url` URLs are fetched here, once. Rows without image (unless `require_image=False`), question or answer are
+    skipped and listed. Reading stops at `limit` samples.
 
     Raises DataError for a missing path or column, an unreadable file, or fewer than `min_rows` usable rows.
     """
@@ -112,7 +114,8 @@ def _sample(cells: dict[str, Any], base_dir: Path, allow_url: bool, require_imag
     if not any((cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else cell for cell in held):
         held = []
     images = tuple(image_reference(cell, allow_url=allow_url, base_dir=base_dir) for cell in held)
-    question, system = _question(cells["question"])
+    question, turn = _question(cells["question"])
+    system = turn or _text(cells["system"], "system")
     answer = _text(cells["answer"], "answer")
     asked = question.replace(IMAGE_MARKER, "").strip()
     for kind, given in (("image", images or not require_image), ("question", asked), ("answer", answer.strip())):
@@ -125,7 +128,7 @@ def _sample(cells: dict[str, Any], base_dir: Path, allow_url: bool, require_imag
     choices = tuple(_text(choice, "choice") for choice in choices) or None
     for image in images:
         image_size(image)  # the header alone: a damaged file is found now, not in the middle of a run
-    return VisualSample(cells["id"], question, answer, images, choices, cells["source"], system)
+    return VisualSample(cells["id"], question, answer, images, choices, cells["source"], system or None)
 
 
 def _text(value: Any, name: str) -> str:

@@ -117,6 +117,17 @@ def test_optional_columns(folder: Path) -> None:
     assert only(folder, {**RED, "options": ["x"]}).choices == ("x",)
 
 
+def test_a_system_column(folder: Path) -> None:
+    assert only(folder, {**RED, "system": " Be brief. "}).system == " Be brief. "
+    for nothing in ("", None):
+        assert only(folder, {**RED, "system": nothing}).system is None
+    turns = [{"role": "system", "content": "In the prompt."}, {"role": "user", "content": "What?"}]
+    prompt = {"image": "images/red.png", "prompt": turns, "answer": "red"}
+    assert only(folder, {**prompt, "system": "Beside it."}).system == "In the prompt."
+    assert only(folder, {**prompt, "prompt": turns[1:], "system": "Beside it."}).system == "Beside it."
+    assert "system must be one text" in reason(folder, {**RED, "system": ["a", "b"]})
+
+
 def test_ids_are_unique(folder: Path) -> None:
     rows = [{**RED, "id": "a"}, {**RED, "id": "a"}, {**RED, "id": "b"}]
     assert [sample.id for sample in load_samples(write(folder, rows)).samples] == ["a", "a rows/1", "b"]

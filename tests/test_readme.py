@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import re
@@ -12,6 +13,10 @@ import pytest
 import tyro
 from cli_help import ROOT
 
+import data_recipes.build
+import data_recipes.inspect
+import demo.app
+import eval.config
 from reopold_vl import check
 from reopold_vl.cli import parse
 from reopold_vl.config_file import to_dict, write_config
@@ -19,6 +24,14 @@ from reopold_vl.objectives import OBJECTIVES
 from reopold_vl.presets import PRESETS
 
 README = ROOT / "README.md"
+PACKAGES = ("reopold_vl", "eval", "data_recipes", "demo", "benchmarks")
+PARSERS = {"eval.run": eval.config.parse, "data_recipes.build": data_recipes.build.parse, "demo.app": demo.app.parse}
+CONFIGS = (
+    eval.config.EvalConfig,
+    data_recipes.build.BuildConfig,
+    data_recipes.inspect.InspectConfig,
+    demo.app.DemoConfig,
+)
 PAPERS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "reopold_vl" / "zoo" / "README.md"]
 PAPERS += sorted((ROOT / "docs").glob("*.md"))
 
@@ -51,10 +64,10 @@ def split(command: str) -> list[str]:
 
 
 def module_commands(text: str) -> list[list[str]]:
-    """[module, argument, ...] of every `python -m reopold_vl...` in a bash block."""
+    """[module, argument, ...] of every `python -m` command of ours in a bash block."""
     found = [split(line) for line in fenced(text)]
     runs = [words[words.index("-m") + 1 :] for words in found if re.match(r"python[\d.]*$", words[0]) and "-m" in words]
-    return [words for words in runs if words[0].startswith("reopold_vl")]
+    return [words for words in runs if words[0].split(".")[0] in PACKAGES]
 
 
 def flags(config: dict, prefix: str = "--") -> set[str]:
@@ -103,6 +116,8 @@ def test_commands_parse(paper: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
             parse_train(arguments, tmp_path)
         elif module == "reopold_vl.check":
             parse_check(arguments)
+        elif module in PARSERS:
+            PARSERS[module](arguments)
 
 
 @pytest.mark.parametrize("arguments", [["a"], ["a", "b", "--dat", "x"], ["a", "b", "c"]])
@@ -113,13 +128,16 @@ def test_the_stub_of_check_is_as_strict_as_check(arguments: list[str], capsys: p
 
 
 def test_commands_in_the_text_exist(paper: Path) -> None:
-    for module in re.findall(r"python -m (reopold_vl[\w.]*\w)", paper.read_text()):
+    for module in re.findall(rf"python -m ((?:{'|'.join(PACKAGES)})\.[\w.]*\w)", paper.read_text()):
         assert importlib.util.find_spec(module) is not None, f"{paper.name}: no module {module}"
 
 
 def test_flags_in_the_text_exist(paper: Path) -> None:
-    """`--data.test-path` and the like: settings of training or of check."""
-    known = {"--help", "--config", "--resume", "--objective", "--data", "--max-pixels"}
+    """`--data.test-path` and the like: settings of one of the commands."""
+    known = {"--help", "--config", "--resume", "--objective", "--data", "--max-pixels", "--json", "--rows"}
+    for config in CONFIGS:
+        names = [field.name.replace("_", "-") for field in dataclasses.fields(config)]
+        known |= {f"--{name}" for name in names} | {f"--no-{name}" for name in names}
     for objective in OBJECTIVES:
         known |= flags(to_dict(parse(["--objective", objective])[0]))
     for flag in re.findall(r"`(--[a-z][\w.-]*)", prose(paper.read_text())):

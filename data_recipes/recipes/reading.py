@@ -24,7 +24,8 @@ _MARKER = re.compile(r"<(?:image|img)(?:[ _-]?(\d{1,2}))?\s?/?>", re.IGNORECASE)
 class Origin:
     """Where a row is from: recipe, place ("train/12"), the folder its relative paths start at, zip files with images.
 
-    `prefix` goes before the id (mixtures); `error` says why the row could not even be read from its file.
+    `prefix` goes before the id (mixtures). `error` says why there is no sample (the row could not even be read from
+    its file, a teacher had no right response to it), and `filter` under which name that is counted.
     """
 
     recipe: str = ""
@@ -33,6 +34,12 @@ class Origin:
     archives: tuple[Path, ...] = ()
     prefix: str = ""
     error: str = ""
+    filter: str = "unreadable"
+
+    def check(self) -> None:
+        """Raise RowError for a row that is known to be none."""
+        if self.error:
+            raise RowError(self.error, self.filter)
 
 
 def origin_of(row: Row) -> Origin:
@@ -54,8 +61,7 @@ def text(value: Any, name: str) -> str:
 
 def cell(row: Row, *names: str) -> Any:
     """The first of these columns that holds something; None if none does. Raises RowError for an unreadable row."""
-    if (origin := origin_of(row)).error:
-        raise RowError(origin.error)
+    origin_of(row).check()
     return next((row[name] for name in names if not _is_empty(row.get(name))), None)
 
 

@@ -17,7 +17,7 @@ def read(row: Row) -> VisualSample:
     """The sample of the prompt; a row without response is rejected."""
     sample = local.read(row)
     if not row.get("response"):
-        raise RowError("no response")
+        raise RowError("no response", "no_response")
     return sample
 
 

@@ -25,6 +25,11 @@ _CONTRAST = re.compile(
     r",? (?:rather than|instead of|unlike|as opposed to)\b[^,.;]*|, (?:and )?not (?:an? |the )?[^,.;]*", re.IGNORECASE
 )
 _CONDITIONAL = re.compile(r"\W*(?:but |and )?(?:if|otherwise|unless|assuming|suppose)\b(?![^,]*,[^,]*=)", re.IGNORECASE)
+_SUBORDINATE = re.compile(
+    r",?\s+(?:if|when|as|because|since|while|whereas|although|that|which|where|so that|but)\b.*$"
+    r"|^\W*(?:if|when|as|because|since|while|whereas|although)\b[^,]*,\s*",
+    re.IGNORECASE | re.DOTALL,
+)
 _LISTING = re.compile(r"[({\[]?([A-J])[)}\].:]+\s")
 
 
@@ -33,11 +38,11 @@ def find_choice(text: str, choices: Sequence[str], question: str) -> Finding:
     whole = plain(text).strip()
     short = len(whole) < WHOLE_LIMIT and "\n" not in whole
     if short and (named := options.read_choice(whole, choices, mention=False)):
-        return _chosen(named.indices, whole, "whole", choices)
+        return chosen(named.indices, "whole", choices)
     parts = sentences(plain(text))
     if strong := _strong_choices(text, choices):
-        _, indices, words, rule = strong[-1]
-        return _chosen(indices, words, rule, choices)
+        _, indices, rule = strong[-1]
+        return chosen(indices, rule, choices)
     stray = _stray_value(text, choices)
     refused = declined(text, parts)
     if refused and not stray:
@@ -47,10 +52,10 @@ def find_choice(text: str, choices: Sequence[str], question: str) -> Finding:
         verdict = polarity.in_prose(question, parts) if verdict is None else verdict
         if verdict is not None:
             index = polar[0] if verdict else polar[1]
-            return _chosen((index,), choices[index], "polarity", choices)
+            return chosen((index,), "polarity", choices)
     letters = {index for _, index in options.bracketed(plain(text), len(choices) or 5)}
     if len(letters) == 1:
-        return _chosen(tuple(letters), chr(65 + next(iter(letters))), "bracketed", choices)
+        return chosen(tuple(letters), "bracketed", choices)
     return stray or _weak_choice(parts, choices, question)
 
 
@@ -60,7 +65,7 @@ def _declining_option(parts: Sequence[str], choices: Sequence[str]) -> Finding |
     said = any(_UNDECIDED.search(part) for part in parts)
     if not said or len(indices) != 1:
         return None
-    return _chosen((indices[0],), choices[indices[0]], "declines as an option does", choices)
+    return chosen((indices[0],), "declines as an option does", choices)
 
 
 def _polar(choices: Sequence[str]) -> tuple[int, int] | None:
@@ -72,25 +77,25 @@ def _polar(choices: Sequence[str]) -> tuple[int, int] | None:
     return None
 
 
-def _strong_choices(text: str, choices: Sequence[str]) -> list[tuple[int, tuple[int, ...], str, str]]:
-    """(place, options, words, rule) of every explicit commitment, in order."""
-    found: list[tuple[int, tuple[int, ...], str, str]] = []
+def _strong_choices(text: str, choices: Sequence[str]) -> list[tuple[int, tuple[int, ...], str]]:
+    """(place, options, rule) of every explicit commitment, in order."""
+    found: list[tuple[int, tuple[int, ...], str]] = []
     statements = cues.boxes(text) + cues.cued(text) + cues.named_before(text)
     for statement in statements:
         named = options.read_choice(statement.text, choices, statement.mid_sentence)
         if named and not _NEGATED.match(statement.text):
-            found.append((statement.start, named.indices, statement.text[:80], statement.rule))
+            found.append((statement.start, named.indices, statement.rule))
     for bold in cues.emphasised(text):
         index = options.by_text(bold.text, choices)
         if index is not None and text.count("\n", bold.start) <= 1:
-            found.append((bold.start, (index,), bold.text, "bold"))
+            found.append((bold.start, (index,), "bold"))
     found += _outer_lines(text, choices)
     return sorted(found, key=lambda each: each[0])
 
 
-def _outer_lines(text: str, choices: Sequence[str]) -> list[tuple[int, tuple[int, ...], str, str]]:
+def _outer_lines(text: str, choices: Sequence[str]) -> list[tuple[int, tuple[int, ...], str]]:
     """The first and the last line where they are an option, or begin with its letter and list no others."""
-    found: list[tuple[int, tuple[int, ...], str, str]] = []
+    found: list[tuple[int, tuple[int, ...], str]] = []
     lines = [line.strip() for line in plain(text).split("\n") if line.strip()]
     for place, line, rule in ((0, lines[0], "first line"), (len(text), lines[-1], "last line")) if lines else ():
         bare = re.match(r"[({\[]?([A-J])[)}\].:]+(?:\s|$)|([A-J])$", line)
@@ -98,9 +103,9 @@ def _outer_lines(text: str, choices: Sequence[str]) -> list[tuple[int, tuple[int
             index = ord(bare[1] or bare[2]) - ord("A")
             listing = bare[1] and any(_LISTING.match(other) for other in lines if other is not line)
             if index < (len(choices) or 10) and not listing:
-                found.append((place, (index,), line[:80], rule))
+                found.append((place, (index,), rule))
         elif (index := options.by_text(line, choices)) is not None:
-            found.append((place, (index,), line[:80], rule))
+            found.append((place, (index,), rule))
     return found
 
 
@@ -119,24 +124,31 @@ def _weak_choice(parts: Sequence[str], choices: Sequence[str], question: str) ->
     listed = [part for part in parts if _LISTING.match(part)]
     parts = [part for part in parts if part not in listed] if len(listed) > 2 else parts
     concluding = [part for part in reversed(parts) if _CONCLUDING.search(part)]
-    ordered = [*concluding, *parts[:1], *parts[-1:]]
+    # Options that are numbers are echoed on the way to another number: for them the middle says nothing.
+    others = parts[-1:] if options.any_numeric(choices) else parts[::-1]
+    ordered = dict.fromkeys([*concluding, *parts[:1], *others])
     ordered = [_CONTRAST.sub("", part) for part in ordered if not is_refusal(part)]
     for part in ordered:
         letters = {index for _, index in options.bracketed(part, len(choices) or 5)}
         if len(letters) == 1 and not _CONDITIONAL.match(part):
-            return _chosen(tuple(letters), part[:80], "bracketed in sentence", choices)
+            return chosen(tuple(letters), "bracketed in sentence", choices)
         named = options.mentioned(part, choices)
+        if len(named) > 1 and len(said := options.mentioned(main := _SUBORDINATE.sub("", part), choices)) == 1:
+            named, part = said, main
         if not named and _all_letters(choices) and len(lone := options.lone_letters(part, len(choices) or 5)) == 1:
-            return _chosen(tuple(lone), part[:80], "lone letter", choices)
+            return chosen(tuple(lone), "lone letter", choices)
         if len(named) == 1 and not _NEGATED.search(part):
-            return _chosen(named, part[:80], "option text", choices)
+            return chosen(named, "option text", choices)
         number = quantity.last_number(part, question)
         index = options.by_value(number.value, choices) if number else None
         if index is not None and (not named or index in named):
-            return _chosen((index,), part[:80], "option value", choices)
+            return chosen((index,), "option value", choices)
     for part in ordered:
         if len(named := options.worded(part, choices)) == 1 and not _NEGATED.search(part):
-            return _chosen(named, part[:80], "option words", choices)
+            return chosen(named, "option words", choices)
+    for part in ordered[:2]:
+        if len(named := options.distinguished(part, choices)) == 1 and not _NEGATED.search(part):
+            return chosen(named, "option words", choices)
     number = quantity.in_prose(parts, question)
     return Finding(number.text, "stray value", "unparsed", (), number.value) if number else NOTHING
 
@@ -148,7 +160,8 @@ def _all_letters(choices: Sequence[str]) -> bool:
     )
 
 
-def _chosen(indices: tuple[int, ...], text: str, rule: str, choices: Sequence[str]) -> Finding:
+def chosen(indices: tuple[int, ...], rule: str, choices: Sequence[str]) -> Finding:
+    """The finding for options named by index; one past the last option is no answer."""
     letters = ", ".join(chr(65 + index) for index in indices)
     if choices and max(indices) >= len(choices):
         return Finding(letters, rule + ", no such option", "unparsed", ())

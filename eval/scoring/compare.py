@@ -61,7 +61,10 @@ def agrees(problem: Problem, found: Finding) -> bool:
     if problem.kind in ("integer", "float", "number"):
         wanted = parse_number(gold)
         number = found.number if found.number is not None else parse_number(answer)
-        return wanted is not None and number is not None and same_number(number, wanted, gold, problem.precision)
+        if wanted is None or number is None:
+            return False
+        share = 0 < wanted <= 1 and answer.rstrip().endswith("%")  # a probability told in percent
+        return any(same_number(each, wanted, gold, problem.precision) for each in (number, *[number / 100] * share))
     if problem.kind == "list":
         one, other = list_values(answer), list_values(gold)
         return one is not None and one == other

@@ -13,13 +13,17 @@ _KIND = any_of(
 )
 _FINAL = "final " + any_of("solution", "value", "result", "number", "count", "total")
 _NOT_MEANT = "".join(rf"(?<!\b{word} )" for word in ("other", "wrong", "given", "available", "incorrect", "remaining"))
-_DETAIL = any_of("letter", "choice", "option", "value", "number", "integer", "here")
-_NAME = _NOT_MEANT + any_of("answers?", "option", "choice", _FINAL, "guess", "estimate") + rf"(?: {_DETAIL}){{0,3}}"
+_DETAIL = any_of("letters?", "choices?", "options?", "value", "number", "integer", "here")
+_NAME = (
+    _NOT_MEANT
+    + any_of("answers?", "ans", "options?", "choices?", _FINAL, "guess", "estimate")
+    + rf"(?: {_DETAIL}){{0,3}}"
+)
 _ASKED = (
     rf"(?: {any_of('to', 'for', 'of', 'in', 'from', 'among', 'that', 'which', 'based', 'given')}\b[^\n]{{0,160}}?)?"
 )
 _VERB = any_of("is", "are", "was", any_of("would", "should", "will", "must", "could", "can") + " be", "becomes")
-_IS = rf"(?:\s*(?:[:=]|->)\s*|\s+(?:{_VERB}|(?:appears|seems) to be)\b)"
+_IS = rf"(?:[\"']?\s*(?:[:=]|->)\s*|\s+(?:{_VERB}|(?:appears|seems) to be)\b)"
 _FILLER = any_of("therefore", "thus", "indeed", "simply", "as follows", "likely", "most likely", "probably", "that")
 _POINTER = any_of("the", "option", "choice", "answer", "letter", "correct", "that")
 _WHO = any_of(
@@ -72,6 +76,7 @@ _ENDS_WITH_LETTER = re.compile(
     r"\b(?:is|are|be|=|choose|select|pick)(?: likely| probably| most likely| indeed| therefore)?"
     rf"(?: (?:the )?{_WORD}(?: {_WORD})?)?? [\"'(]{{0,2}}([A-J])[\"')]{{0,2}}(?=[.!]?\s*(?:\n|$)|\. )"
 )
+_JSON_VALUE = re.compile(r'"((?:[^"\\]|\\.){1,400})"|([^",}\]\n]{1,400})')
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 _BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{|\\.|[{}]|\\+boxed\s+(\S+)", re.DOTALL)
 
@@ -90,7 +95,7 @@ class Statement:
 
 
 def boxes(text: str) -> list[Statement]:
-    """Every `\\boxed{}` whose braces balance, outermost only, in order; a last one that never closes counts as well."""
+    """Every `\\boxed{}` whose braces balance, outermost only, in order (and "\\boxed 5", which has none)."""
     found: list[Statement] = []
     stack: list[int | None] = []
     for match in _BOX.finditer(text):
@@ -112,6 +117,9 @@ def cued(text: str) -> list[Statement]:
         if is_conditional(text, match.start()):
             continue
         rest = text[match.end() : match.end() + STATEMENT_LENGTH].lstrip(" *_:\t$")
+        if (value := _JSON_VALUE.match(rest)) and re.search(r"\"\s*:\s*$", match[0]):
+            found.append(Statement(match.start(), (value[1] or value[2]).replace("\\\\", "\\").strip(), "cue"))
+            continue
         lines = [line for line in (plain(line).strip() for line in rest.split("\n")[:4]) if line.strip("*_:$`[]\\ ")]
         if lines and (lines[0] in plain(rest.partition("\n")[0]) or len(lines[0]) <= _NEXT_LINE_LIMIT):
             mid = match[0].rstrip()[-1:].isalpha() and lines[0][:20] in plain(rest.partition("\n")[0])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from eval.scoring import cues, options, polarity, quantity
-from eval.scoring.choice import find_choice
+from eval.scoring.choice import chosen, find_choice
 from eval.scoring.finding import NOTHING, WHOLE_LIMIT, Finding, declined
 from eval.scoring.lists import find_list
 from eval.scoring.numbers import parse_number
 from eval.scoring.refusal import is_refusal
-from eval.scoring.text import answer_tag, clean, is_cut_off, plain, sentences, spoken
+from eval.scoring.several import find_letters, one_line
+from eval.scoring.text import answer_tag, clean, is_cut_off, plain, sentences, spoken, tag_is_closed
 from eval.types import Problem
 
 
@@ -25,7 +27,7 @@ def extract(problem: Problem, response: str) -> Finding:
     if inside is not None:
         found = _by_kind(problem, inside)
         if found.status != "unparsed":
-            return found
+            return replace(found, rule=f"tag, {found.rule}") if tag_is_closed(text) else found
     return _by_kind(problem, text)
 
 
@@ -39,7 +41,9 @@ def choices_of(problem: Problem) -> tuple[str, ...]:
 def _by_kind(problem: Problem, text: str) -> Finding:
     if not text:
         return Finding(None, "empty", "unparsed")
-    if problem.kind in ("choice", "choices"):
+    if problem.kind == "choices":
+        return _find_choices(text, choices_of(problem), problem.question)
+    if problem.kind == "choice":
         return find_choice(text, choices_of(problem), problem.question)
     if problem.kind == "yes_no":
         return _find_yes_no(text, problem.question)
@@ -51,30 +55,35 @@ def _by_kind(problem: Problem, text: str) -> Finding:
     return _find_expression(text, problem)
 
 
+def _find_choices(text: str, choices: tuple[str, ...], question: str) -> Finding:
+    """A set of options; a response that names none of them together is read as one for a single option."""
+    if found := find_letters(text, len(choices)):
+        return chosen(*found, choices)
+    return find_choice(one_line(text, len(choices)), choices, question)
+
+
 def _find_yes_no(text: str, question: str) -> Finding:
     parts = sentences(plain(text))
-    said = None
-    for statement in sorted(cues.boxes(text) + cues.cued(text), key=lambda each: each.start):
-        verdict = polarity.stated(options.undressed(statement.text))
-        said = verdict if verdict is not None else said
-    if said is None and parts:
-        said = polarity.stated(parts[0])
-    if said is None and parts:
-        said = polarity.stated(parts[-1])
+    statements = sorted(cues.boxes(text) + cues.cued(text), key=lambda each: each.start)
+    stated = [(polarity.stated(options.undressed(statement.text)), statement.rule) for statement in statements[::-1]]
+    stated += [
+        (polarity.stated(part), rule) for part, rule in zip((*parts[:1], *parts[-1:]), ("first words", "last line"))
+    ]
+    said, rule = next((each for each in stated if each[0] is not None), (None, "prose"))
     if said is None and (refused := declined(text, parts)):
         return refused
     if said is None:
         said = polarity.in_prose(question, parts)
-    return NOTHING if said is None else Finding("yes" if said else "no", "yes/no")
+    return NOTHING if said is None else Finding("yes" if said else "no", rule)
 
 
 def _find_number(text: str, question: str) -> Finding:
-    whole = parse_number(plain(text)) if len(text) < WHOLE_LIMIT and "\n" not in text else None
-    if whole is not None:
-        return Finding(text, "whole", number=whole)
     parts = sentences(plain(text))
     lines = [line.strip() for line in plain(text).split("\n") if line.strip()]
     statements = sorted(cues.boxes(text) + cues.cued(text), key=lambda each: each.start)
+    if len(text) < WHOLE_LIMIT and "\n" not in text and not statements and not quantity.none_counted(text, question):
+        if whole := quantity.only_number(plain(text), question):
+            return Finding(whole.text, "whole", number=whole.value)
     for statement in reversed(statements):
         if is_refusal(statement.text):
             break

@@ -30,7 +30,7 @@ _BRACKETED = re.compile(
 _LABELLED = re.compile(r"[^\d:=]*[a-zA-Z]{2,}[^\d:=]*:")
 _PROSE_WORD = re.compile(r"[a-zA-Z]{2,}")
 _LONE = re.compile(r"(?<![\w'\\$.-])([A-J])(?![\w'-]|\s?[=<>+*/^])")
-_SINGULAR = re.compile(r"(?<=[a-z]{3})(?:es|s)\b")
+_ENDING = re.compile(r"(?:(?<=ss)es|(?<=[cs]h)es|(?<=[a-z]{3})(?<!s)(?:es|s|e))\b")
 _FORMULA = re.compile(r"\d\s*[-,+/:^]\s*-?\d|\\|\u221a|[\[(]\s*-?\d|\d[a-z]?\s*[=+*^]")
 _FILLER = re.compile(r"\b(?:the|an|a|of|is|are|it|its)\b")
 
@@ -140,6 +140,11 @@ def by_value(number: float, choices: Sequence[str]) -> int | None:
     return equal.pop() if len(equal) == 1 else None
 
 
+def any_numeric(choices: Sequence[str]) -> bool:
+    """Whether any option is a number or a formula without variables."""
+    return any(_choice_value(choice) is not None for choice in choices)
+
+
 def mentioned(sentence: str, choices: Sequence[str]) -> tuple[int, ...]:
     """The options whose wording stands in `sentence` as whole words, those inside longer ones left out, in order."""
     key, math = f" {_key(sentence)} ", ""
@@ -193,6 +198,16 @@ def worded(sentence: str, choices: Sequence[str]) -> tuple[int, ...]:
     return tuple(found)
 
 
+def distinguished(sentence: str, choices: Sequence[str]) -> tuple[int, ...]:
+    """The options named by the words that the others lack: "odd" of "an odd function" and "an even function"."""
+    words = [_key(choice).split() for choice in choices]
+    shared = set(words[0]).intersection(*words[1:]) if len(words) > 1 else set()
+    own = [" ".join(word for word in each if word not in shared) for each in words]
+    if not shared or not all(re.search("[a-z]{3}", each) for each in own):
+        return ()
+    return mentioned(sentence, own)
+
+
 def bracketed(text: str, count: int) -> list[tuple[int, int]]:
     """(place, index) of each "(B)", "option B" or line that begins with "B."."""
     found = []
@@ -229,11 +244,11 @@ def _near(one: float, other: float) -> bool:
 
 @lru_cache(maxsize=8192)
 def _key(text: str) -> str:
-    """Words for comparison: normalised, lower case, singular, without articles and punctuation at their edges."""
+    """Words for comparison: normalised, lower case, without plural endings, articles and punctuation at their edges."""
     text = undressed(text)[:2000].replace("\u00b0", "")
     if re.fullmatch(r"[\W\d_]*", text) or "\\" in text:
         return normalise(text)
     words = (word.strip(".,;:!?\"'()[]{}") for word in text.lower().replace("-", " ").split())
-    return _FILLER.sub(" ", _SINGULAR.sub("", " ".join(words))).replace("  ", " ").strip() or " ".join(
+    return _FILLER.sub(" ", _ENDING.sub("", " ".join(words))).replace("  ", " ").strip() or " ".join(
         text.lower().split()
     )

@@ -16,7 +16,13 @@ _CONCLUDING = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(
-    r"[,;:]\s+(?=(?:which|so|because|since|as|while|where|but|and (?:the|this|that|it)|meaning|with|if|based|or)\b)|\("
+    r"[,;:]\s+(?=(?:which|so|because|since|as|while|where|but|and (?:the|this|that|it)|meaning|with|if|based|or|followed|compared|versus|then)\b)|\("
+)
+_SO = re.compile(r"[,;]\s+(?:and )?(?:so|therefore|thus|hence|leaving)\b", re.IGNORECASE)
+_BOUND = re.compile(
+    r"\b(?:(?:more|greater|larger|bigger|higher|less|fewer|smaller|lower) than|over|above|below|under|at least|at most)"
+    r"\W+$",
+    re.IGNORECASE,
 )
 _LEADS = re.compile(
     r"(?:=|\u2248|\bapprox|\b(?:is|are|was|were|be|equals?|to|of|about|approximately|around|roughly|exactly|only|has|have"
@@ -43,10 +49,12 @@ _EQUALS = re.compile(r"(?:=|\\approx|\u2248|\bequals?(?: to)?\b)\s*(?:approximat
 def last_number(span: str, question: str) -> Number | None:
     """The number that a span ends up with: one that the question did not give, after its last "=", else after "is"."""
     text = undressed(span)
-    found = numbers_in(text)
+    asked = {number.value for number in numbers_in(undressed(question))}
+    found = [number for number in numbers_in(text) if not (number.value in asked and _is_bound(text, number))]
     if not found:
         return None
-    asked = {number.value for number in numbers_in(undressed(question))}
+    if concluded := [number for number in found if number.start > max(_ends(_SO, text), default=len(text))]:
+        found = concluded
     fresh = [number for number in found if number.value not in asked] or found
     fresh = _of_the_kind_asked(fresh, text, question)
     after_equals = [number for number in fresh if _EQUALS.search(text[max(0, number.start - 30) : number.start])]
@@ -56,25 +64,53 @@ def last_number(span: str, question: str) -> Number | None:
     return (leading or fresh)[0] if len(fresh) > 1 and _CLAUSE.search(text) else (leading or fresh)[-1]
 
 
+def _is_bound(text: str, number: Number) -> bool:
+    """Whether a number is a limit that the question set: "values larger than 30"."""
+    return bool(_BOUND.search(text[max(0, number.start - 30) : number.start]))
+
+
+def _ends(pattern: re.Pattern[str], text: str) -> list[int]:
+    return [match.end() for match in pattern.finditer(text)]
+
+
 def _of_the_kind_asked(found: list[Number], text: str, question: str) -> list[Number]:
     """Years where a year is asked for, percentages where a percentage is; all where there are none."""
     if re.search(r"\b(?:which|what) (?:\w+ )?years?\b", question, re.IGNORECASE):
-        return [number for number in found if 1000 <= number.value < 3000] or found
+        return [number for number in found if 1000 <= number.value < 3000 and "," not in number.text] or found
     if re.search(r"\b(?:what|which|how many) (?:\w+ ){0,2}(?:percent|percentage)\b", question, re.IGNORECASE):
         return [number for number in found if re.match(r"\s?(?:%|percent)", text[number.end :])] or found
     return found
 
 
+def only_number(text: str, question: str) -> Number | None:
+    """The number of a text that has exactly one (a formula counts as one), "%" included; not a limit in a sentence."""
+    text = text.strip()
+    value = parse_number(text)
+    if value is None:
+        return None
+    found = numbers_in(bare := undressed(text))
+    if len(found) != 1 or found[0].value != value:
+        return Number(bare, value, 0, len(bare))
+    number = found[0]
+    if _is_bound(bare, number) and number.value in {each.value for each in numbers_in(undressed(question))}:
+        return None
+    percent = "%" if re.match(r"\s?\\?%", bare[number.end :]) else ""
+    return Number(number.text + percent, value, number.start, number.end)
+
+
 def in_statement(statement: Statement, question: str) -> Number | None:
     """The number in a box or after a cue."""
-    text = undressed(statement.text)
-    whole = parse_number(statement.text if len(statement.text) < 200 else "")
-    if whole is not None:
-        return Number(text, whole, statement.start, statement.start + len(text))
+    if len(statement.text) < 200 and (number := only_number(statement.text, question)):
+        return number
     if statement.rule == "box" and re.search(r"\\(?:sqrt|frac|pi)|[a-z]\^", statement.text):
         return None  # a formula with variables: its last digit is no answer
     sentence = re.split(r"(?<=[\w)%$}])[.!?](?=\s|$)|\n", statement.text, maxsplit=1)[0]
     return last_number(sentence, question)
+
+
+def none_counted(text: str, question: str) -> bool:
+    """Whether a question of how many is answered with "there are no ..."."""
+    return "how many" in question.lower() and bool(_NONE.search(text))
 
 
 def in_prose(parts: Sequence[str], question: str) -> Number | None:

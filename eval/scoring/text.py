@@ -79,6 +79,12 @@ def answer_tag(text: str) -> str | None:
     return inside or None
 
 
+def tag_is_closed(text: str) -> bool:
+    """Whether the last `<answer>` tag has its end tag."""
+    low = text.lower()
+    return low.rfind("</answer>") > low.rfind("<answer>")
+
+
 def plain(text: str) -> str:
     """`text` without Markdown emphasis, headings and code ticks."""
     return _MARKDOWN.sub("", text)

@@ -14,13 +14,13 @@ from tiny import MAX_PIXELS, MIN_PIXELS, load_tiny, mixed_samples, save_tiny
 
 from benchmarks import eval_throughput
 from eval.flops import count_generation, flop_line
-from eval.matched import matched_accuracy, measure_pair, speed_ups
+from eval.matched import Pair, Votes, matched_accuracy, measure_pair, speed_ups
 from eval.speed import measure_speed
 from eval.speed_plot import plot_accuracy_time
 from eval.speed_report import speed_markdown
 from eval.speed_types import AccuracyTime, PairSpeed, Spread
 from eval.timing import Clock, SpeedSettings
-from eval.types import Problem, Verdict
+from eval.types import Problem, Response, Verdict
 from reopold_vl.models import VisionLanguageModel, load_model
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def ask(problem: Problem) -> str:
     return problem.question
 
 
-def right(problem: Problem, text: str) -> Verdict:
-    return Verdict(text, "rule", True)
+def right(response: Response) -> Verdict:
+    return Verdict(response.text, "rule", True)
 
 
 class Forwards:
@@ -143,7 +143,8 @@ def test_flops_of_fused_attention_equal_those_of_plain_products(family: str, tin
 
 
 def test_pair_has_three_speed_ups(pair: tuple[VisionLanguageModel, VisionLanguageModel], forwards: Forwards) -> None:
-    found = measure_pair(*pair, PROBLEMS, ask, right, settings=forwards.settings(), samples=(1, 3), temperature=1.0)
+    votes = Votes(samples=(1, 3), temperature=1.0)
+    found = measure_pair(Pair(*pair, PROBLEMS, ask, right), settings=forwards.settings(), votes=votes)
     assert found.teacher.flops.prefill > found.student.flops.prefill > 0
     assert found.speed_ups.flops > 1 and found.speed_ups.parameters > 1
     assert found.speed_ups.fixed_length == {1: 1.0, 2: 1.0}  # as many forward passes
@@ -176,22 +177,21 @@ def test_matched_accuracy_tells_which_student_is_as_good(
     assert all(ours[name] != theirs[name] for name in ours)
 
     def match(grade: Any) -> Any:
-        return matched_accuracy(
-            student, teacher, PROBLEMS, ask, grade, settings=settings, samples=(1, 3), temperature=9
-        )
+        votes = Votes(samples=(1, 3), temperature=9)
+        return matched_accuracy(Pair(student, teacher, PROBLEMS, ask, grade), settings=settings, votes=votes)
 
     same = match(right)
     assert (same.samples, same.greedy) == (1, True) and "single greedy answer" in same.outcome
     assert same.speed_up == pytest.approx(
         same.points[0].seconds_per_problem.median / same.points[1].seconds_per_problem.median
     )
-    voted = match(lambda problem, text: Verdict("x", "rule", text != ours[problem.id]))
+    voted = match(lambda answer: Verdict("x", "rule", answer.text != ours[answer.problem.id]))
     assert (voted.samples, voted.greedy) == (1, False) and "vote of 1" in voted.outcome
-    never = match(lambda problem, text: Verdict(text, "rule", text == theirs[problem.id]))
+    never = match(lambda answer: Verdict(answer.text, "rule", answer.text == theirs[answer.problem.id]))
     assert (never.samples, never.speed_up) == (None, None) and "no number of samples" in never.outcome
     assert never.teacher_accuracy == 1.0
     with pytest.raises(ValueError, match="temperature"):
-        matched_accuracy(student, teacher, PROBLEMS, ask, right, settings=settings, temperature=0)
+        Votes(temperature=0)
 
 
 def test_spread_is_median_and_quartiles() -> None:

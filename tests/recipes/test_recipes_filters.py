@@ -51,7 +51,8 @@ def test_what_cannot_be_read_is_taken_out_with_its_reason(tmp_path: Path) -> Non
         row(5, question="  <image> "),
         row(6, question="<image> or <image>?"),
     ]
-    assert set(taken_out(tmp_path, rows).values()) == {"unreadable"}
+    found = taken_out(tmp_path, rows)
+    assert found.pop("row-4") == "image_not_found" and set(found.values()) == {"unreadable"}
     reasons = [one["reason"] for one in rejected(tmp_path / "out")]
     expected = ["broken", "not an image", "truncated", "no such file|No such file", "no question", "2 <image> markers"]
     assert len(reasons) == 6
@@ -211,7 +212,7 @@ def test_restoring_refuses_files_that_were_changed(tmp_path: Path, capsys: pytes
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
     assert main(["--restore", "missing_answer", "--output-dir", str(tmp_path / "out")]) == 2
     assert "has changed since it was built" in capsys.readouterr().err
-    with pytest.raises(RecipeError, match="unreadable rows cannot be restored"):
+    with pytest.raises(RecipeError, match="of unreadable, image_not_found, no_response rows there is no sample"):
         BuildConfig().without("unreadable")
 
 

@@ -103,7 +103,7 @@ def test_paths_that_hold_no_rows(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(RecipeError, match=r"no rows in empty\.jsonl"):
         open_stream("local", data_path=tmp_path / "empty.jsonl")
-    write_parquet(tmp_path / "rows.parquet", 1)
+    (tmp_path / "rows.csv").write_text("question,answer,image\n")
     with pytest.raises(RecipeError, match="several kinds"):
         open_stream("local", data_path=tmp_path)
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")

@@ -43,6 +43,7 @@ def test_kept_responses_are_right_and_the_rest_is_counted(stream: Stream, rows: 
         try:
             sample = stream.recipe.read(row)
         except RowError as error:
+            assert error.filter == "no_response"
             refused.append((number, str(error)))
             continue
         extra = row[EXTRA]
@@ -67,10 +68,9 @@ def test_going_on_anywhere_gives_the_same_rows(stream: Stream, rows: list[Any], 
 def test_pass_rates_and_blocks(teacher: Any) -> None:
     base = open_stream("embedded", split="validation", limit=35)
     samples = [base.recipe.read(row) for _, row in base.rows]
-    done: list[int] = []
-    rates = pass_rates(teacher, samples, 2, sampling=SAMPLING, progress=done.append)
-    assert len(rates) == 35 and done == [32, 3] and set(rates) <= {0.0, 0.5, 1.0}
-    assert pass_rates(teacher, samples[32:], 2, sampling=SAMPLING, first_block=1) == rates[32:]
+    rates = pass_rates(teacher, samples, SAMPLING)
+    assert len(rates) == 35 and set(rates) <= {0.0, 0.5, 1.0}
+    assert pass_rates(teacher, samples[32:], SAMPLING, first_block=1) == rates[32:]
 
 
 def test_blocks_draw_their_own_answers(teacher: Any) -> None:
@@ -89,7 +89,7 @@ def test_what_cannot_be_sampled_says_why(teacher: Any) -> None:
     ]
     none, gone, fine = sample_block(teacher, samples, SAMPLING)
     assert "no answer" in none.error and "no such file" in gone.error and len(fine.responses) == 2 and not fine.error
-    rates = pass_rates(teacher, samples, sampling=SAMPLING)
+    rates = pass_rates(teacher, samples, SAMPLING)
     assert [math.isnan(rate) for rate in rates] == [True, True, False]
 
 
