@@ -1,0 +1,120 @@
+"""Command line, guard and markup: what stands around the page."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import demo
+from demo.app import DemoConfig, parse
+from demo.errors import DemoError
+from demo.guard import fetches_address, names_address
+from demo.views import markup
+
+
+def test_the_defaults_are_the_embedded_pair_on_this_machine_alone() -> None:
+    config = parse([])
+    assert config == DemoConfig() and config.embedded
+    assert (config.host, config.share, config.auth) == ("127.0.0.1", False, None)
+    assert list(config.paths) == ["student", "teacher"]
+    three = parse(["--before", "zoo:student", "--student", "runs/embedded/student", "--read", "a", "b"])
+    assert list(three.paths) == ["before", "student", "teacher"] and three.read == (Path("a"), Path("b"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--port", "70000"], "port is 70000: allowed is 0 to 65535"),
+        (["--auth", "justme"], "auth is not shown here: allowed is user:password"),
+        (["--auth", ":x"], "auth is not shown here"),
+        (["--max-new-tokens", "0"], "max_new_tokens is 0: allowed is 1 or more"),
+        (["--min-pixels", "9", "--max-pixels", "8"], "min_pixels is 9"),
+        (["--studnet", "x"], r"unknown argument --studnet \(did you mean --student\?\)"),
+        (["--dtype", "int8"], "dtype"),
+        (["--teacher", "http://host:8000/v1"], "--teacher is http://host:8000/v1: teacher servers are not supported"),
+    ],
+)
+def test_bad_flags_are_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(DemoError, match=message) as caught:
+        parse(arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_model_ends_with_one_line() -> None:
+    arguments = ["--student", "/no/such/place"]
+    done = subprocess.run([sys.executable, "-m", "demo.app", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: /no/such/place: no such directory")
+    assert "Traceback" not in done.stderr
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = "import sys, demo.app; sys.argv = ['x', '--help']\ntry: demo.app.main()\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'gradio', 'transformers', 'PIL'} & set(sys.modules)))"
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip().endswith("[]") and "--max-new-tokens" in done.stdout
+    assert time.monotonic() - began < 20  # about half a second where nothing else runs
+
+
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        ("/gradio_api/file=http://x/y.png", True),
+        ("/file=HTTPS://x", True),
+        ("/gradio_api/file=//x/y", True),
+        ("/proxy=http://x", True),
+        ("/gradio_api/file=/tmp/gradio/abc/image.png", False),
+        ("/gradio_api/queue/join", False),
+    ],
+)
+def test_addresses_in_paths(path: str, refused: bool) -> None:
+    assert fetches_address(path) is refused
+
+
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        ({"data": [{"path": "http://x/y.png"}]}, True),
+        ({"data": [[{"a": {"path": "FTP://x"}}]]}, True),
+        ({"data": [{"path": "/tmp/gradio/x.png", "url": "http://127.0.0.1:7860/gradio_api/file=/tmp/x"}]}, False),
+        ({"data": ["see http://x"]}, False),
+        ([], False),
+    ],
+)
+def test_addresses_in_requests(body: object, refused: bool) -> None:
+    assert names_address(json.dumps(body).encode()) is refused
+
+
+def test_a_request_that_is_no_json_is_left_to_the_server() -> None:
+    assert not names_address(b"{") and not names_address(b"[" * 100_000) and not names_address(b"\xff")
+
+
+@given(st.text())
+def test_markup_lets_nothing_through(value: str) -> None:
+    shown = markup.text(value)
+    assert not re.search(r"[<>\"'{}$`]|&(?!#?\w+;)", shown)
+    assert not any(0xD800 <= ord(sign) <= 0xDFFF for sign in shown)
+
+
+def test_numbers() -> None:
+    assert markup.parameters(519_168) == "0.519 M" and markup.parameters(7_600_000_000) == "7.6 B"
+    assert markup.seconds(0.0123) == "12.3&thinsp;ms" and markup.seconds(None) == "–"
+    assert markup.number(1234.4) == "1,234" and markup.number(float("nan")) == "–"
+    assert markup.probability(0.1) == "100 %" and markup.percent(0.123) == "12.3&thinsp;%"
+
+
+def test_the_page_brings_all_its_files() -> None:
+    """Nothing is named in style or scripts that would come from elsewhere."""
+    place = Path(demo.__file__).parent
+    for name in ("style.css", "page.js", "pad.js", "pad.html"):
+        content = (place / name).read_text(encoding="utf-8")
+        assert content and not re.search(r"https?://|@import|url\(", content), name
