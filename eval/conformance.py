@@ -9,7 +9,6 @@ there is one, the official verdict in `true_false_current` or `true_false`; file
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from collections import Counter, defaultdict
@@ -18,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from eval.benches import BENCHES
 from eval.benchmark import Benchmark, Grader
 from eval.types import Problem, Scorer, Verdict
 
-BENCHMARKS = ("mathvista", "mathvision", "logicvista", "tabmwp", "hallusionbench")
 SHOWN_BAD_LINES = 5
 
 
@@ -77,10 +76,10 @@ def read_file(path: Path) -> Contents:
 
 
 def _benchmark(path: Path) -> Benchmark:
-    name = next((name for name in BENCHMARKS if path.name.lower().startswith(name)), None)
-    if name is None:
-        raise ConformanceError(f"{path.name}: the file's name must begin with one of {', '.join(BENCHMARKS)}")
-    return importlib.import_module(f"eval.benches.{name}").BENCH
+    names = [name for name in BENCHES if path.name.lower().startswith(name)]
+    if not names:
+        raise ConformanceError(f"{path.name}: the file's name must begin with one of {', '.join(BENCHES)}")
+    return BENCHES[max(names, key=len)]
 
 
 def _row(benchmark: Benchmark, row: Any) -> Row:

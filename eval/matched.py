@@ -118,7 +118,7 @@ def matched_accuracy(pair: Pair, *, settings: SpeedSettings = DEFAULT, votes: Vo
 
 
 def _shown_to_both(pair: Pair, most: int) -> tuple[list[Problem], list[Prompt], list[Prompt]]:
-    """Those of the first `most` problems that both models can be shown, with the student's and the teacher's prompts."""
+    """Those of the first `most` problems that both can be shown, with the student's and the teacher's prompts."""
     problems = pair.problems[:most]
     ours, theirs = (
         {problem.id: (problem, item) for problem, item in zip(*encode(model, problems, pair.prompt), strict=True)}
@@ -184,7 +184,9 @@ def _outcome(points: Sequence[AccuracyTime], problems: int, batch_size: int, tem
     teacher, greedy, *votes = points
     target = f"the teacher's {teacher.accuracy:.1%}"
     k = smallest_k_reaching(teacher.accuracy, {point.samples: point.accuracy for point in votes})
-    if greedy.accuracy >= teacher.accuracy:
+    if teacher.accuracy == 0:
+        found, outcome = None, "the teacher has no answer right: there is no accuracy to match"
+    elif greedy.accuracy >= teacher.accuracy:
         found = greedy
         outcome = f"the student's single greedy answer, {greedy.accuracy:.1%}, is no worse than {target}"
     elif k is not None:

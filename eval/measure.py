@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -90,6 +91,7 @@ def _write_run(path: Path, config: EvalConfig, tasks: Sequence[Task], models: di
         for task in tasks
     }
     run = {"command": command, "batch_size": config.batch_size, "device": next(iter(models.values())).place}
+    run["versions"] = {"torch": torch.__version__, "transformers": version("transformers")}
     replace_text(path, json.dumps({**run, "benches": {**earlier, **benches}}, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -15,7 +15,7 @@ _STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spine
 
 
 def draw(outcomes: Sequence[Outcome], directory: Path, speed: Speed | None) -> list[Path]:
-    """Write what there is data for: accuracy.png, accuracy_by_type.png, accuracy_time.png; their paths."""
+    """Write what there is data for: accuracy.png, accuracy_<bench>.png (by a tag), accuracy_time.png; the paths."""
     pictures = []
     overall = [(outcome.bench.title, _shares(outcome)) for outcome in outcomes]
     if any(shares for _, shares in overall):

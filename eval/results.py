@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ def results(
         "config": _run_config(name, role, held[0][0].info if held else {}, run),
         "git_hash": _git_hash(),
         "date": now,
-        "transformers_version": _version("transformers"),
+        "torch_version": run.get("versions", {}).get("torch"),
+        "transformers_version": run.get("versions", {}).get("transformers"),
         "model_source": "reopold_vl",
         "model_name": name,
         "model_name_sanitized": name.replace("/", "__"),
@@ -49,6 +49,7 @@ def results(
         "start_time": now - seconds,
         "end_time": now,
         "total_evaluation_time_seconds": str(round(seconds, 3)),
+        "throughput": _throughput([summary for _, summary in held]),
         "reopold_vl": {
             "version": reopold_vl.__version__,
             "command": run.get("command", ""),
@@ -131,7 +132,7 @@ def _details(outcome: Outcome, summary: Summary) -> dict[str, Any]:
         "model": summary.model,
         "scorer": summary.scorer,
         "prompt": outcome.info.get("prompt"),
-        "headline": {"name": summary.bench.headline, "value": summary.headline[1] if summary.headline else None},
+        "headline": {"name": summary.bench.headline, "value": _headline(summary)},
         "accuracy": share_values(summary.accuracy),
         "samples_per_problem": summary.samples,
         "counts": {name: getattr(summary, name) for name in RATES},
@@ -152,6 +153,20 @@ def _details(outcome: Outcome, summary: Summary) -> dict[str, Any]:
     }
 
 
+def _headline(summary: Summary) -> float | None:
+    if summary.bench.headline == "accuracy":
+        return summary.accuracy.value if summary.accuracy else None
+    return summary.headline[1] if summary.headline else None
+
+
+def _throughput(summaries: Sequence[Summary]) -> dict[str, float]:
+    """Tokens and seconds of the generation of all answers, under lmms-eval's names; the speed is in tokens a second."""
+    answers = [item.response for summary in summaries for item in summary.graded if item.verdict is not None]
+    tokens, seconds = sum(item.tokens for item in answers), sum(item.seconds for item in answers)
+    speed = tokens / seconds if seconds else 0.0
+    return {"total_gen_tokens": tokens, "total_elapsed_time": seconds, "avg_speed": speed}
+
+
 def finite(value: Any) -> Any:
     """The same with None for NaN and infinity, which JSON lacks."""
     if isinstance(value, Mapping):
@@ -164,13 +179,6 @@ def finite(value: Any) -> Any:
 def share_values(share: Share | None) -> dict[str, Any] | None:
     """A share as JSON."""
     return None if share is None else {**asdict(share), "interval": list(share.interval)}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_hash() -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from eval.scoring.numbers import parse_number
 from eval.types import Graded, Problem
 from reopold_vl.answers import choice_index, normalise
 
@@ -78,11 +79,14 @@ def maj_at_k(groups: Iterable[Sequence[Graded]], k: int) -> Majority:
 def vote_key(problem: Problem, answer: str) -> str:
     """Answers with the same key are the same vote: the same option by letter or text, the same number, the same words.
 
-    Gold plays no part in it: voters do not know it.
+    Numbers are the same when they are at the decimals that the problem asks for ("8 years" and "8.0" are 8). Gold plays
+    no part in it: voters do not know it.
     """
     index = choice_index(answer, problem.choices) if problem.choices else None
     if index is not None:
         return f"option {index}"
+    if problem.kind in ("integer", "float", "number") and (value := parse_number(answer)) is not None:
+        return repr(round(value, problem.precision) if problem.precision is not None else value)
     text = normalise(answer)
     number = _PLAIN_NUMBER.fullmatch(text.replace(",", "") if _THOUSANDS.fullmatch(text) else text)
     if number is None or (number[2] is not None and not int(number[2])):

@@ -16,7 +16,6 @@ from eval.types import Graded, Problem, Response, Verdict
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.types import Prompt, Rollout
 
-
 ResponseGrader = Callable[[Response], Verdict]
 """The verdict on an answer, which may be cut off at the token limit (`Response.finish_reason`)."""
 

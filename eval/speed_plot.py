@@ -32,7 +32,7 @@ def plot_accuracy_time(points: Sequence[AccuracyTime], path: str | Path, *, titl
         figure = Figure(figsize=(7.2, 4.6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        for index, model in enumerate(dict.fromkeys(point.model for point in points)):
+        for index, model in enumerate(sorted({point.model for point in points})):  # the student as in other pictures
             _draw(axes, [point for point in points if point.model == model], index)
         times = [point.seconds_per_problem.median for point in points]
         if min(times) > 0 and max(times) / min(times) > _LOG_SPREAD:

@@ -26,10 +26,12 @@ _CONTRAST = re.compile(
 )
 _CONDITIONAL = re.compile(r"\W*(?:but |and )?(?:if|otherwise|unless|assuming|suppose)\b(?![^,]*,[^,]*=)", re.IGNORECASE)
 _SUBORDINATE = re.compile(
-    r",?\s+(?:if|when|as|because|since|while|whereas|although|that|which|where|so that|but)\b.*$"
+    r",?\s+(?:if|when|as|because|since|while|whereas|although|that|which|where|so that|but"
+    r"|followed by|compared (?:to|with))\b.*$"
     r"|^\W*(?:if|when|as|because|since|while|whereas|although)\b[^,]*,\s*",
     re.IGNORECASE | re.DOTALL,
 )
+_LETTER_AND_MORE = re.compile(r"[({\[]?[A-J][)}\].:]+\s+\S")
 _LISTING = re.compile(r"[({\[]?([A-J])[)}\].:]+\s")
 
 
@@ -38,7 +40,7 @@ def find_choice(text: str, choices: Sequence[str], question: str) -> Finding:
     whole = plain(text).strip()
     short = len(whole) < WHOLE_LIMIT and "\n" not in whole
     if short and (named := options.read_choice(whole, choices, mention=False)):
-        return chosen(named.indices, "whole", choices)
+        return chosen(named.indices, "first line" if _LETTER_AND_MORE.match(whole) else "whole", choices)
     parts = sentences(plain(text))
     if strong := _strong_choices(text, choices):
         _, indices, rule = strong[-1]
@@ -133,12 +135,11 @@ def _weak_choice(parts: Sequence[str], choices: Sequence[str], question: str) ->
         if len(letters) == 1 and not _CONDITIONAL.match(part):
             return chosen(tuple(letters), "bracketed in sentence", choices)
         named = options.mentioned(part, choices)
-        if len(named) > 1 and len(said := options.mentioned(main := _SUBORDINATE.sub("", part), choices)) == 1:
-            named, part = said, main
+        for clause in (part, _SUBORDINATE.sub("", part)):
+            if len(said := options.mentioned(clause, choices)) == 1 and not _denied(clause, choices[said[0]]):
+                return chosen(said, "option text", choices)
         if not named and _all_letters(choices) and len(lone := options.lone_letters(part, len(choices) or 5)) == 1:
             return chosen(tuple(lone), "lone letter", choices)
-        if len(named) == 1 and not _NEGATED.search(part):
-            return chosen(named, "option text", choices)
         number = quantity.last_number(part, question)
         index = options.by_value(number.value, choices) if number else None
         if index is not None and (not named or index in named):
@@ -153,6 +154,11 @@ def _weak_choice(parts: Sequence[str], choices: Sequence[str], question: str) ->
     return Finding(number.text, "stray value", "unparsed", (), number.value) if number else NOTHING
 
 
+def _denied(sentence: str, choice: str) -> bool:
+    """Whether a sentence denies what an option says; an option may be a denial itself ("is not a square")."""
+    return bool(_NEGATED.search(sentence)) and not _NEGATED.search(choice)
+
+
 def _all_letters(choices: Sequence[str]) -> bool:
     """Whether the options stand in the picture: the text has only their letters, or nothing."""
     return sum(not choice.strip() or bool(re.fullmatch(r"\W*[A-J]\W*", choice)) for choice in choices) >= min(
@@ -162,7 +168,7 @@ def _all_letters(choices: Sequence[str]) -> bool:
 
 def chosen(indices: tuple[int, ...], rule: str, choices: Sequence[str]) -> Finding:
     """The finding for options named by index; one past the last option is no answer."""
-    letters = ", ".join(chr(65 + index) for index in indices)
+    letters = ", ".join(chr(65 + index) for index in sorted(indices))
     if choices and max(indices) >= len(choices):
         return Finding(letters, rule + ", no such option", "unparsed", ())
     return Finding(letters, rule, "answered", indices)

@@ -10,8 +10,9 @@ from eval.scoring.extract import choices_of
 from eval.scoring.finding import Finding
 from eval.scoring.lists import list_values
 from eval.scoring.numbers import numbers_in, parse_number
-from eval.scoring.text import clean
+from eval.scoring.text import clean, with_clock
 from eval.scoring.units import scale, split_unit
+from eval.scoring.wording import undressed
 from eval.types import Problem
 from reopold_vl.answers import is_correct, normalise
 
@@ -91,7 +92,8 @@ def same_number(number: float, wanted: float, gold: str = "", precision: int | N
 
 def same_words(answer: str, gold: str) -> bool:
     """Equal words, whatever the case, articles and punctuation; or the gold as whole words in a short answer."""
-    one, other = (" ".join(_TEXT_NOISE.sub(" ", text.lower()).split()).strip(". ") for text in (answer, gold))
+    plain = (_TEXT_NOISE.sub(" ", with_clock(text).lower()) for text in (answer, gold))
+    one, other = (" ".join(text.split()).strip(". ") for text in plain)
     if one == other or is_correct(f"Answer: {answer}", gold):
         return bool(other)
     return bool(other) and len(one.split()) <= len(other.split()) + 8 and f" {other} " in f" {one} "
@@ -135,7 +137,7 @@ def _rounded(number: float, wanted: float, gold: str) -> bool:
 
 
 def _only_number(text: str) -> float | None:
-    found = numbers_in(options.undressed(text))
+    found = numbers_in(undressed(text))
     direct = formula.value(text)
     return direct if direct is not None else found[0].value if len(found) == 1 else None
 

@@ -14,27 +14,27 @@ _KIND = any_of(
 _FINAL = "final " + any_of("solution", "value", "result", "number", "count", "total")
 _NOT_MEANT = "".join(rf"(?<!\b{word} )" for word in ("other", "wrong", "given", "available", "incorrect", "remaining"))
 _DETAIL = any_of("letters?", "choices?", "options?", "value", "number", "integer", "here")
+_SET = any_of("(?<=correct )", "(?<=right )", "(?<=two )", "(?<=both )") + any_of("options", "choices", "letters")
 _NAME = (
     _NOT_MEANT
-    + any_of("answers?", "ans", "options?", "choices?", _FINAL, "guess", "estimate")
+    + any_of("answers?", "ans", "option", "choice", _SET, _FINAL, "guess", "estimate")
     + rf"(?: {_DETAIL}){{0,3}}"
 )
 _ASKED = (
     rf"(?: {any_of('to', 'for', 'of', 'in', 'from', 'among', 'that', 'which', 'based', 'given')}\b[^\n]{{0,160}}?)?"
 )
-_VERB = any_of("is", "are", "was", any_of("would", "should", "will", "must", "could", "can") + " be", "becomes")
+_MODAL = any_of("would", "should", "will", "must", "could", "can", "might", "may")
+_VERB = any_of("is", "are", "was", _MODAL + " be", "becomes")
 _IS = rf"(?:[\"']?\s*(?:[:=]|->)\s*|\s+(?:{_VERB}|(?:appears|seems) to be)\b)"
 _FILLER = any_of("therefore", "thus", "indeed", "simply", "as follows", "likely", "most likely", "probably", "that")
 _POINTER = any_of("the", "option", "choice", "answer", "letter", "correct", "that")
-_WHO = any_of(
-    "i", "we", "you", "would", "should", "will", "can", "could", "must", "and", "so", "to", "let's", "therefore", "thus"
-)
+_WHO = any_of("i", "i'd", "i'll", "we", "you", _MODAL, "and", "so", "to", "let's", "therefore", "thus")
 _CHINESE_ANSWER = "(?:正确)?(?:的)?(?:答案|选项|结果)(?:应该|应)?(?:是|为|选)?"
 _FORWARD = re.compile(
     any_of(
         rf"\b(?:{_KIND} ){{0,4}}{_NAME}{_ASKED}{_IS}"
         rf"(?:\s*{any_of(_FILLER, 'option', 'choice', 'letter', '[:,]')}){{0,5}}",
-        rf"\b{_WHO} (?:would |will |can |should |must )?(?:choose|select|pick|go with|answer with)"
+        rf"\b(?:{_WHO} (?:{_MODAL} )?(?:choose|select|pick|go with|answer with)|i(?:'d| would) say)"
         rf"(?:\s+{_POINTER}){{0,4}}[:\s]",
         r"\b(?:corresponds?|match(?:es|ing)?|equivalent|leads?|points?) (?:to |with )?(?:the )?"
         r"(?:option|choice|answer|letter)s?(?: letter)?[:\s]",
@@ -73,7 +73,8 @@ STATEMENTS = 40
 
 _WORD = r"(?!and\b|or\b|not\b)[a-z]+"
 _ENDS_WITH_LETTER = re.compile(
-    r"\b(?:is|are|be|=|choose|select|pick)(?: likely| probably| most likely| indeed| therefore)?"
+    r"\b(?i:is|are|be|=|choose|select|pick|(?:so|thus|hence|therefore),?)"
+    r"(?: likely| probably| most likely| indeed| therefore)?"
     rf"(?: (?:the )?{_WORD}(?: {_WORD})?)?? [\"'(]{{0,2}}([A-J])[\"')]{{0,2}}(?=[.!]?\s*(?:\n|$)|\. )"
 )
 _JSON_VALUE = re.compile(r'"((?:[^"\\]|\\.){1,400})"|([^",}\]\n]{1,400})')

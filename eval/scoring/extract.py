@@ -13,7 +13,13 @@ from eval.scoring.numbers import parse_number
 from eval.scoring.refusal import is_refusal
 from eval.scoring.several import find_letters, one_line
 from eval.scoring.text import answer_tag, clean, is_cut_off, plain, sentences, spoken, tag_is_closed
+from eval.scoring.wording import undressed
 from eval.types import Problem
+
+# "The vertex is (3, 4)": words and a verb or colon, then something that is no word.
+_SAYS = re.compile(
+    r"[A-Za-z][^=:\n]{2,200}(?:\b(?:is|are|equals|becomes)(?: equal to)?|:)\s+(?=(?![A-Za-z]{2}).{1,60}$)"
+)
 
 
 def extract(problem: Problem, response: str) -> Finding:
@@ -65,10 +71,9 @@ def _find_choices(text: str, choices: tuple[str, ...], question: str) -> Finding
 def _find_yes_no(text: str, question: str) -> Finding:
     parts = sentences(plain(text))
     statements = sorted(cues.boxes(text) + cues.cued(text), key=lambda each: each.start)
-    stated = [(polarity.stated(options.undressed(statement.text)), statement.rule) for statement in statements[::-1]]
-    stated += [
-        (polarity.stated(part), rule) for part, rule in zip((*parts[:1], *parts[-1:]), ("first words", "last line"))
-    ]
+    stated = [(polarity.stated(undressed(statement.text)), statement.rule) for statement in statements[::-1]]
+    if parts:
+        stated += [(polarity.stated(parts[0]), "first words"), (polarity.stated(parts[-1]), "last line")]
     said, rule = next((each for each in stated if each[0] is not None), (None, "prose"))
     if said is None and (refused := declined(text, parts)):
         return refused
@@ -81,9 +86,9 @@ def _find_number(text: str, question: str) -> Finding:
     parts = sentences(plain(text))
     lines = [line.strip() for line in plain(text).split("\n") if line.strip()]
     statements = sorted(cues.boxes(text) + cues.cued(text), key=lambda each: each.start)
-    if len(text) < WHOLE_LIMIT and "\n" not in text and not statements and not quantity.none_counted(text, question):
-        if whole := quantity.only_number(plain(text), question):
-            return Finding(whole.text, "whole", number=whole.value)
+    short = len(text) < WHOLE_LIMIT and "\n" not in text and not statements
+    if short and not quantity.none_counted(text, question) and (whole := quantity.only_number(plain(text), question)):
+        return Finding(whole.text, "whole", number=whole.value)
     for statement in reversed(statements):
         if is_refusal(statement.text):
             break
@@ -128,9 +133,12 @@ def _find_expression(text: str, problem: Problem) -> Finding:
     parts = sentences(plain(text))
     if refused := declined(text, parts):
         return refused
-    if len(text) < WHOLE_LIMIT and "\n" not in text:
-        return Finding(plain(text).strip(" ."), "whole")
+    short = len(text) < WHOLE_LIMIT and "\n" not in text
     if problem.kind == "text":
-        return NOTHING
+        return Finding(plain(text).strip(" ."), "whole") if short else NOTHING
+    stated = _SAYS.match(plain(parts[-1])) if parts else None
+    if stated or short:
+        rest = parts[-1][stated.end() :] if stated else text
+        return Finding(plain(rest).strip(" ."), "prose" if stated else "whole")
     found = quantity.in_prose(parts, problem.question)
     return Finding(found.text, "prose", number=found.value) if found else NOTHING

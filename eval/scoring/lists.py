@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from eval.scoring.numbers import numbers_in, parse_number
-from eval.scoring.options import undressed
+from eval.scoring.wording import undressed
 
 _BRACKETS = re.compile(r"\[([^\[\]]{1,300})\]")
 _ROUND = re.compile(r"\(([^()]{1,200},[^()]{1,200})\)")

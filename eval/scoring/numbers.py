@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from eval.scoring.formula import value
+from eval.scoring.units import split_unit
 
 _SMALL = [
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -26,7 +27,7 @@ NUMBER = re.compile(
     re.IGNORECASE,
 )
 _LABEL_BEFORE = re.compile(
-    r"(?:[A-Za-z_][-\u2019']?|\b(?:step|figure|fig\.|question|q|table|no\.|equation)\s?#?)$", re.I
+    r"(?:[A-Za-z_][-\u2019']?|[A-Za-z)}]\s?\^\s?\{?|\b(?:step|figure|fig\.|question|q|table|no\.|equation)\s?#?)$", re.I
 )
 _NO_AMOUNT_AFTER = re.compile(r"(?:st|nd|rd|th)\b|[a-zA-Z]{1,2}\d|\s?(?:decimal|significant|d\.p\.)", re.IGNORECASE)
 _NO_AMOUNT_BEFORE = re.compile(
@@ -76,9 +77,9 @@ def parse_number(text: str) -> float | None:
     """The value of a text that is one number or one formula without variables, units and all; None otherwise."""
     bare = text.strip().strip("*_`\"'").strip().rstrip(".,;:")
     bare = re.sub(r"\s?\\?%$", "", bare)  # a percentage is asked for and answered in percent
-    direct = value(bare)
-    if direct is not None:
-        return direct
+    for text in (bare, split_unit(bare)[0]):
+        if (direct := value(text)) is not None:
+            return direct
     found = numbers_in(bare)
     return found[0].value if len(found) == 1 else None
 

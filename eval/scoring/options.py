@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from eval.scoring.numbers import parse_number
-from reopold_vl.answers import normalise
+from eval.scoring.wording import key_of, stem, tight, undressed
 
 _LISTED = re.compile(r"(?:^|(?<=[\s;,.?:]))(?:\(([A-J])\)|([A-J])\s?[.):])\s*", re.MULTILINE)
-_DRESS = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mbox|bf|rm|boxed|operatorname)\b\s*"
-    r"|\\[()\[\],;! ]|[$*_`]"
-)
 _START_LETTER = re.compile(
     r"^[\s({\[\"'<:.]*(?:(?:the )?(?:option|choice|letter|answer|figure|image|picture|diagram)s?\s*)?[({\[\"'<]*\s*"
     r"([A-Za-z])(?!'[a-z])\s*(?P<close>[)}\]\"'>.:,;\u3002]+|(?=\s|$|[^\w\s]))",
@@ -30,9 +26,7 @@ _BRACKETED = re.compile(
 _LABELLED = re.compile(r"[^\d:=]*[a-zA-Z]{2,}[^\d:=]*:")
 _PROSE_WORD = re.compile(r"[a-zA-Z]{2,}")
 _LONE = re.compile(r"(?<![\w'\\$.-])([A-J])(?![\w'-]|\s?[=<>+*/^])")
-_ENDING = re.compile(r"(?:(?<=ss)es|(?<=[cs]h)es|(?<=[a-z]{3})(?<!s)(?:es|s|e))\b")
 _FORMULA = re.compile(r"\d\s*[-,+/:^]\s*-?\d|\\|\u221a|[\[(]\s*-?\d|\d[a-z]?\s*[=+*^]")
-_FILLER = re.compile(r"\b(?:the|an|a|of|is|are|it|its)\b")
 
 
 SPAN_LENGTH = 300
@@ -62,11 +56,6 @@ def listed_options(question: str) -> tuple[str, ...]:
     run = next((run for run in reversed(runs) if len(run) > 1), [])
     ends = [start for start, _ in run[1:]] + [len(question)] if run else []
     return tuple(question[start:end].strip(" ,;\n") for (_, start), end in zip(run, ends, strict=True))
-
-
-def undressed(text: str) -> str:
-    """`text` without LaTeX text commands, math signs and emphasis."""
-    return _DRESS.sub(" ", text).strip()
 
 
 def read_choice(span: str, choices: Sequence[str], mid_sentence: bool = False, mention: bool = True) -> Choice | None:
@@ -114,7 +103,7 @@ def _by_letter(bare: str, choices: Sequence[str], mid_sentence: bool) -> Choice 
 
 def _says(rest: str, choices: Sequence[str], index: int) -> bool:
     """Whether the text after a letter is the option of that letter."""
-    return bool(choices) and bool(_key(choices[index])) and _key(rest).startswith(_key(choices[index]))
+    return bool(choices) and bool(key_of(choices[index])) and key_of(rest).startswith(key_of(choices[index]))
 
 
 def by_text(span: str, choices: Sequence[str]) -> int | None:
@@ -127,8 +116,8 @@ def by_text(span: str, choices: Sequence[str]) -> int | None:
 
 
 def _same_wording(span: str, choices: Sequence[str]) -> int | None:
-    key = _key(span) if len(span) < 500 else ""
-    equal = {index for index, choice in enumerate(choices) if len(choice.strip()) > 1 and _key(choice) == key}
+    key = key_of(span) if len(span) < 500 else ""
+    equal = {index for index, choice in enumerate(choices) if len(choice.strip()) > 1 and key_of(choice) == key}
     return equal.pop() if key and len(equal) == 1 else None
 
 
@@ -147,13 +136,13 @@ def any_numeric(choices: Sequence[str]) -> bool:
 
 def mentioned(sentence: str, choices: Sequence[str]) -> tuple[int, ...]:
     """The options whose wording stands in `sentence` as whole words, those inside longer ones left out, in order."""
-    key, math = f" {_key(sentence)} ", ""
+    key, math = f" {key_of(sentence)} ", ""
     spans = []
     for index, choice in enumerate(choices):
-        words = _key(choice)
+        words = key_of(choice)
         if _FORMULA.search(choice):
-            math = math or _tight(sentence)
-            at = re.search(rf"(?<![\d.]){re.escape(_tight(choice))}(?![\d\u221a]|\.\d)", math)
+            math = math or tight(sentence)
+            at = re.search(rf"(?<![\d.]){re.escape(tight(choice))}(?![\d\u221a]|\.\d)", math)
             if at:
                 spans.append((at.start(), at.end(), index))
             continue
@@ -174,23 +163,13 @@ def mentioned(sentence: str, choices: Sequence[str]) -> tuple[int, ...]:
     return tuple(index for _, _, index in sorted(kept))
 
 
-def _tight(text: str) -> str:
-    """A formula without spaces, braces and dress, as it stands inside a sentence treated alike."""
-    return re.sub(r"[{}\s]", "", normalise(text.replace("\\sqrt", "\u221a")))
-
-
-def _stem(word: str) -> str:
-    stem = re.sub(r"(?<=[a-z]{3})(?:ing|ed)$", "", word)
-    return stem[:-1] if stem != word and len(stem) > 3 and stem[-1] == stem[-2] else stem
-
-
 def worded(sentence: str, choices: Sequence[str]) -> tuple[int, ...]:
     """The options all of whose words stand in `sentence` in some inflexion ("flipped" for "flip"), in their order."""
-    words = [_stem(word) for word in _key(sentence).split()]
+    words = [stem(word) for word in key_of(sentence).split()]
     found = []
     for index, choice in enumerate(choices):
         rest = iter(words)
-        parts = [_stem(word) for word in _key(choice).split()]
+        parts = [stem(word) for word in key_of(choice).split()]
         if (len(parts) > 1 or len(parts[0] if parts else "") > 3) and all(
             any(word == part for word in rest) for part in parts
         ):
@@ -200,7 +179,7 @@ def worded(sentence: str, choices: Sequence[str]) -> tuple[int, ...]:
 
 def distinguished(sentence: str, choices: Sequence[str]) -> tuple[int, ...]:
     """The options named by the words that the others lack: "odd" of "an odd function" and "an even function"."""
-    words = [_key(choice).split() for choice in choices]
+    words = [key_of(choice).split() for choice in choices]
     shared = set(words[0]).intersection(*words[1:]) if len(words) > 1 else set()
     own = [" ".join(word for word in each if word not in shared) for each in words]
     if not shared or not all(re.search("[a-z]{3}", each) for each in own):
@@ -240,15 +219,3 @@ def _choice_value(choice: str) -> float | None:
 
 def _near(one: float, other: float) -> bool:
     return abs(one - other) <= 1e-6 * max(abs(one), abs(other))
-
-
-@lru_cache(maxsize=8192)
-def _key(text: str) -> str:
-    """Words for comparison: normalised, lower case, without plural endings, articles and punctuation at their edges."""
-    text = undressed(text)[:2000].replace("\u00b0", "")
-    if re.fullmatch(r"[\W\d_]*", text) or "\\" in text:
-        return normalise(text)
-    words = (word.strip(".,;:!?\"'()[]{}") for word in text.lower().replace("-", " ").split())
-    return _FILLER.sub(" ", _ENDING.sub("", " ".join(words))).replace("  ", " ").strip() or " ".join(
-        text.lower().split()
-    )

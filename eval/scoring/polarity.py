@@ -34,6 +34,7 @@ _CONCLUDING = re.compile(
     r"\b(?:therefore|thus|hence|so|in conclusion|consequently|overall|this means|which means)\b|^(?:所以|因此)",
     re.IGNORECASE,
 )
+_SO = re.compile(r"[,;]\s+(?:and )?(?:so|therefore|thus|hence)\b", re.IGNORECASE)
 _QUESTION = re.compile(
     r"(?:^|[.!?\n,'\"]\s*)((?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should)\b[^?\n]*)", re.I
 )
@@ -53,7 +54,7 @@ def is_polar(question: str) -> bool:
 
 def stated(sentence: str) -> bool | None:
     """True or False where a sentence opens with yes or no, or calls the statement true or false; else None."""
-    if word := _WORD.match(sentence):
+    if word := _WORD.match(sentence) or _WORD.match(_SO.split(sentence)[-1]):
         return word[1].lower() in ("yes", "true", "correct")
     if said := _STATED.search(sentence):
         return (said[2].lower() in ("true", "correct", "right")) != bool(said["no"])
@@ -78,7 +79,10 @@ def in_prose(question: str, parts: Sequence[str]) -> bool | None:
         bonus = 0.3 if _CONCLUDING.search(sentence) else 0.15 if place == 0 else 0.0
         if shared >= 0.45 and shared + bonus > best_score:
             best, best_score = sentence, shared + bonus
-    return _asserts(target, best) if best else None
+    if not best:
+        return None
+    clause = _SO.split(best)[-1]
+    return _asserts(target, clause if wanted & set(_CONTENT.findall(clause.lower())) else best)
 
 
 def _asserts(target: str, sentence: str) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from eval.scoring.cues import Statement
 from eval.scoring.numbers import Number, numbers_in, parse_number
-from eval.scoring.options import undressed
 from eval.scoring.refusal import is_refusal
+from eval.scoring.wording import undressed
 
 _CONCLUDING = re.compile(
     r"\b(?:therefore|thus|hence|so|in conclusion|consequently|finally|in total|altogether|overall|this means|we get"
@@ -16,7 +16,8 @@ _CONCLUDING = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(
-    r"[,;:]\s+(?=(?:which|so|because|since|as|while|where|but|and (?:the|this|that|it)|meaning|with|if|based|or|followed|compared|versus|then)\b)|\("
+    r"[,;:]\s+(?=(?:which|so|because|since|as|while|where|but|and (?:the|this|that|it)|meaning|with|if|based|or"
+    r"|followed|compared|versus|then)\b)|\("
 )
 _SO = re.compile(r"[,;]\s+(?:and )?(?:so|therefore|thus|hence|leaving)\b", re.IGNORECASE)
 _BOUND = re.compile(
@@ -98,6 +99,12 @@ def only_number(text: str, question: str) -> Number | None:
     return Number(number.text + percent, value, number.start, number.end)
 
 
+def _opens(text: str, number: Number) -> bool:
+    """Whether a statement begins with its number ("5, as there are 3 red and 2 blue ones") and computes nothing."""
+    begins = re.fullmatch(r"[\s$({\[]*(?:approximately |about |only |around |roughly |exactly )?", text[: number.start])
+    return bool(begins) and not re.match(r"\s*(?:[-+*/^<>\u00d7:%]|out of|to |and |or |\\)", text[number.end :])
+
+
 def in_statement(statement: Statement, question: str) -> Number | None:
     """The number in a box or after a cue."""
     if len(statement.text) < 200 and (number := only_number(statement.text, question)):
@@ -105,6 +112,9 @@ def in_statement(statement: Statement, question: str) -> Number | None:
     if statement.rule == "box" and re.search(r"\\(?:sqrt|frac|pi)|[a-z]\^", statement.text):
         return None  # a formula with variables: its last digit is no answer
     sentence = re.split(r"(?<=[\w)%$}])[.!?](?=\s|$)|\n", statement.text, maxsplit=1)[0]
+    text = undressed(sentence)
+    if "=" not in text and (found := numbers_in(text)) and _opens(text, found[0]):
+        return found[0]
     return last_number(sentence, question)
 
 

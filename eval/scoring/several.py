@@ -6,8 +6,8 @@ import re
 
 from eval.scoring import cues
 from eval.scoring.finding import WHOLE_LIMIT
-from eval.scoring.options import undressed
 from eval.scoring.text import plain
+from eval.scoring.wording import undressed
 
 _LETTER = r"[\[({\"'*]{0,3}(?:[Oo]ption |[Cc]hoice )?[A-J](?!\w|['\u2019][a-z]|-\w)[\])}\"'*]{0,3}"
 _AND = r"(?:\s?[,;&/+]\s?(?:and |& )?|\s(?:and |& )?)"
@@ -24,6 +24,7 @@ _NAMED_BEFORE = re.compile(
 _BOXES = re.compile(
     r"\\boxed\{[^\w{}]{0,3}[A-J][^\w{}]{0,3}\}(?:[\s$.,;&]{0,4}(?:and)?[\s$]{0,4}\\boxed\{[^{}]{1,9}\})+"
 )
+_LETTERS_IN_A_BOX = re.compile(r"\\boxed\{([A-J(][A-J\s,;()]{0,40})\}")
 _ITEM = re.compile(rf"(?:[-*\u2022+]\s?)?(?:{_LETTER}|[*(]{{0,3}}(?P<named>[A-J])[).:*]{{1,4}}\s.{{1,200}})[,;.]?")
 
 
@@ -33,6 +34,7 @@ def find_letters(text: str, count: int) -> tuple[tuple[int, ...], str] | None:
     `count` is the number of options, 0 where it is not known.
     """
     text = _BOXES.sub(lambda match: "\\boxed{" + ", ".join(re.findall(r"\b[A-J]\b", match[0])) + "}", text)
+    text = _LETTERS_IN_A_BOX.sub(lambda match: "\\boxed{" + re.sub(r"\s*\n\s*", ", ", match[1]) + "}", text)
     text = one_line(text, count)
     found = [
         (statement.start, indices, statement.rule)
@@ -63,7 +65,7 @@ def letters_of(span: str, count: int) -> tuple[int, ...]:
 
 
 def one_line(text: str, count: int) -> str:
-    r"""`text` with options that stand one a line ("C\nD", "A. x\nC. z") written as "A, C", but for lists of them all."""
+    r"""`text` with options that stand one a line ("C\nD", "A. x\nC. z") as "A, C"; a list of them all stays."""
     lines: list[str] = []
     items: list[tuple[str, str]] = []
     for line in [*text.split("\n"), "end"]:

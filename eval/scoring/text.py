@@ -37,7 +37,10 @@ _ANSWER_OPEN = re.compile(r"<answer>", re.IGNORECASE)
 _MARKDOWN = re.compile(
     r"(?<![\w)])\*{1,3}|\*{1,3}(?![\w(])|(?<!\w)_{1,3}(?=\w)|(?<=\w)_{2,3}(?!\w)|^#{1,6} +|^> +|`{1,3}|~~", re.MULTILINE
 )
-_SENTENCE = re.compile(r"(?<!\b[A-Z]\.)(?<!\bvs\.)(?<=[.?!;])\)?(?:[\"']?)\s+|\n+|(?<=[\u3002\uff1b])")
+_SENTENCE = re.compile(
+    r"(?<!\b[A-Z]\.)(?<!\bvs\.)(?<!\b[DM][rs]\.)(?<!\bMrs\.)(?<!\bSt\.)(?<=[.?!;])\)?(?:[\"']?)\s+|\n+|(?<=[\u3002\uff1b])"
+)
+_CLOCK = re.compile(r"(?<=\d)\s?([AaPp])\.?\s?[Mm]\b\.?")
 _CHITCHAT = re.compile(
     r"\b(?:hope (?:this|that|it) (?:helps|answers|is)|let me know|anything else|any (?:other|further|more) questions"
     r"|do you have (?:any )?other|feel free|happy to help|is there anything|can i help|thank you|would you like)\b",
@@ -83,6 +86,11 @@ def tag_is_closed(text: str) -> bool:
     """Whether the last `<answer>` tag has its end tag."""
     low = text.lower()
     return low.rfind("</answer>") > low.rfind("<answer>")
+
+
+def with_clock(text: str) -> str:
+    """`text` with "7:15 P.M." written as "7:15 PM"."""
+    return _CLOCK.sub(lambda match: f" {match[1].upper()}M", text)
 
 
 def plain(text: str) -> str:

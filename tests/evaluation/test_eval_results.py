@@ -115,6 +115,10 @@ def test_results_have_the_layout_of_lmms_eval(tmp_path: Path) -> None:
     assert results["n-samples"]["embedded"] == {"original": 13, "effective": 12}
     assert {"task", "dataset_path", "generation_kwargs", "metric_list"} <= set(results["configs"]["embedded"])
     assert {"model", "model_args", "batch_size", "device", "limit", "gen_kwargs"} <= set(results["config"])
+    answers = 12 * 5
+    assert results["throughput"] == {"total_gen_tokens": answers, "total_elapsed_time": 6.0, "avg_speed": answers / 6}
+    details = results["reopold_vl"]["benches"]["embedded"]
+    assert details["headline"] == {"name": "accuracy", "value": task["acc,none"]}
     for name in ("git_hash", "date", "transformers_version", "total_evaluation_time_seconds", "model_name"):
         assert name in results
     # Every value of the task is a number, "N/A" or the alias, as readers of this layout expect.

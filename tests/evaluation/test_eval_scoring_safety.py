@@ -80,6 +80,11 @@ PIECES = (
     *(
         "A or ",
         "A and B ",
+        "A\n",
+        "\\boxed{A}",
+        '"answer": "',
+        "so, A ",
+        "7 P.M",
         "\u2028",
         "\f",
         "\\n",

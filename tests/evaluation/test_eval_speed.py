@@ -190,6 +190,8 @@ def test_matched_accuracy_tells_which_student_is_as_good(
     never = match(lambda answer: Verdict(answer.text, "rule", answer.text == theirs[answer.problem.id]))
     assert (never.samples, never.speed_up) == (None, None) and "no number of samples" in never.outcome
     assert never.teacher_accuracy == 1.0
+    hopeless = match(lambda answer: Verdict(answer.text, "rule", False))
+    assert (hopeless.samples, hopeless.speed_up) == (None, None) and "no accuracy to match" in hopeless.outcome
     with pytest.raises(ValueError, match="temperature"):
         Votes(temperature=0)
 

@@ -150,6 +150,9 @@ def test_votes_are_the_same_when_the_answers_mean_the_same() -> None:
     free = Problem("p", "?", "7", "number")
     assert vote_key(free, "1,200") == vote_key(free, "1200.0") == vote_key(free, "2400/2")
     assert vote_key(free, "1/0") != vote_key(free, "0")
+    assert vote_key(free, "8 years") == vote_key(free, "$8.00") == vote_key(free, "8") != vote_key(free, "80")
+    rounded = Problem("p", "How long?", "1.45", "float", precision=2)
+    assert vote_key(rounded, "1.4535") == vote_key(rounded, "1.45") != vote_key(rounded, "1.46")
     assert vote_key(free, "x+1") != vote_key(free, "x-1")
 
 
