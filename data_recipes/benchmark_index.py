@@ -99,13 +99,14 @@ def _at_hand(name: str) -> bool:
         return True
     import datasets.config
     import huggingface_hub.constants as hub
+    from datasets.naming import camelcase_to_snakecase
 
     folders = [
         place
         for source in bench.sources
         for owner, _, own in [source.id.partition("/")]
         for place in (
-            Path(datasets.config.HF_DATASETS_CACHE) / f"{owner}___{own.lower()}",
+            Path(datasets.config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(own)}",
             Path(hub.HF_HUB_CACHE) / f"datasets--{owner}--{own}",
         )
     ]

@@ -98,7 +98,8 @@ def summary(manifest: dict[str, Any], directory: Path) -> str:
     if not found["checked"]:
         lines.append("  not compared with any benchmark")
     elif found["not_checked"]:
-        lines.append(f"  not compared with, for lack of data here: {', '.join(found['not_checked'])}")
+        missing = ", ".join(found["not_checked"])
+        lines.append(f"  not compared with, for lack of data here (--benchmarks NAME or NAME=PATH): {missing}")
     if found.get("perhaps_templates"):
         lines.append(f"  perhaps templates (see docs/data.md): {', '.join(found['perhaps_templates'])}")
     lines.append(f"look at {directory / 'contact_sheet.png'}; train with --data.path {directory}")

@@ -18,7 +18,7 @@ from typing import Any
 
 from data_recipes.config import BuildConfig, settings_of
 from data_recipes.contamination import ContaminationIndex
-from data_recipes.filters import CountTokens, Funnel, Judged, PassRates
+from data_recipes.filters import MEASURED, CountTokens, Funnel, Judged, PassRates
 from data_recipes.journal import WORK_DIR, Journal, Shard
 from data_recipes.manifest import MANIFEST, read_manifest
 from data_recipes.parallel import BLOCK_ROWS, blocks, checked_blocks
@@ -92,8 +92,7 @@ def claim(output_dir: Path, settings: dict[str, Any], *, resume: bool) -> Journa
     finished = MANIFEST in present
     if present and not journal.begun and not finished and present != [WORK_DIR]:
         raise RecipeError(f"{output_dir} is not empty and holds no data set of ours: choose another --output-dir")
-    if resume and journal.begun:
-        journal.resume(settings)
+    if resume and journal.begun and journal.resume(settings):
         return journal
     if resume and finished:
         before = read_manifest(output_dir)["settings"]
@@ -108,7 +107,7 @@ def claim(output_dir: Path, settings: dict[str, Any], *, resume: bool) -> Journa
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     try:
         journal.begin(settings)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise RecipeError(f"{output_dir} cannot be written: {error.strerror}") from error
     return journal
 
@@ -118,13 +117,18 @@ def _write_all(stream: Stream, config: BuildConfig, journal: Journal, funnel: Fu
     from tqdm import tqdm
 
     start = journal.shards[-1].end if journal.shards else 0
-    columns = stream.recipe.extra
+    columns = own_columns(stream, config)
     lots = checked_blocks(stream.recipe.read, blocks(stream.rows_from(start)), config.num_proc)
     with tqdm(total=stream.total, initial=start, unit=" rows", disable=None, desc=stream.recipe.name) as bar:
         judged = _judged(lots, funnel, bar)
         while (first := next(judged, None)) is not None:
             shard = _write_shard(first, judged, config, journal, columns, funnel.seen)
             journal.commit(shard)
+
+
+def own_columns(stream: Stream, config: BuildConfig) -> tuple[str, ...]:
+    """Columns of a build beside those that every row has."""
+    return (*stream.recipe.extra, *((MEASURED,) if config.pass_rate_model is not None else ()))
 
 
 def _judged(lots: Iterator[Any], funnel: Funnel, bar: Any) -> Iterator[Sequence[Judged]]:

@@ -74,6 +74,7 @@ def _body(manifest: Mapping[str, Any]) -> list[str]:
         "THIS_DIRECTORY` puts the rows of a filter back.",
         "",
     ]
+    lines += _shares("Recipes", manifest["recipes"]) if len(manifest["recipes"]) > 1 else []
     lines += _shares("Answer types", manifest["answer_types"]) + _shares("Sources", manifest["sources"])
     if manifest["shared_images"]:
         lines += [f"{manifest['shared_images']:,} rows ask about an image that an earlier row shows too.", ""]

@@ -109,8 +109,9 @@ def encode(source: Any) -> bytes:
             return reference.read_bytes()
         except FileNotFoundError as error:
             raise RowError(f"image {str(reference)!r}: no such file", "image_not_found") from error
-        except OSError as error:
-            raise ImageError(f"image {str(reference)!r}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: a path that no file system has
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ImageError(f"image {str(reference)!r:.120}: {reason}") from error
     buffer = io.BytesIO()
     load_image(reference).save(buffer, "PNG")
     return buffer.getvalue()

@@ -88,7 +88,7 @@ class Filters:
     """Count a long and specific question by itself, without the image."""
 
     pass_rate_model: str | None = None
-    """Keep prompts that this model solves sometimes (a directory, a Hub id, zoo:student)."""
+    """Keep prompts that this model solves sometimes (a directory, a Hub id, zoo:student); adds measured_pass_rate."""
 
     pass_rate_samples: int = 8
     """Answers sampled a prompt."""

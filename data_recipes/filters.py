@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_recipes.check import Unreadable
 from data_recipes.config import Filters
 from data_recipes.contamination import ContaminationIndex, Hit
 from data_recipes.seen import Seen
 from data_recipes.types import Checked, Rejected
+
+MEASURED = "measured_pass_rate"
+"""The column that holds what the pass rate filter measured, where it is on."""
 
 CountTokens = Callable[[Checked], int]
 PassRates = Callable[[Sequence[Checked]], Sequence[float]]
@@ -48,6 +51,9 @@ class Funnel:
         low, high = self.filters.pass_rate_min, self.filters.pass_rate_max
         rates = self.pass_rates([row for position in left if isinstance(row := rows[position], Checked)])
         for position, rate in zip(left, rates, strict=True):
+            row = judged[position].row
+            if isinstance(row, Checked):
+                judged[position] = Judged(replace(row, extra={**row.extra, MEASURED: rate}))
             if not low <= rate <= high:
                 solved = "no answer could be drawn" if math.isnan(rate) else f"solved in {rate:.1%} of the attempts"
                 reason = f"{solved}, asked for {low:.1%} to {high:.1%}"

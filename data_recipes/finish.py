@@ -35,11 +35,12 @@ def finish(
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Put everything in its place and return the manifest. Raises RecipeError where no row is left."""
+    from data_recipes.builder import own_columns
     from data_recipes.card import write_card
     from data_recipes.contact_sheet import draw_sheet
 
     if config.max_share_source < 1 or config.max_share_answer_type < 1:
-        _balance_once(config, journal, stream.recipe.extra)
+        _balance_once(config, journal, own_columns(stream, config))
     _move(output_dir, journal)
     shards = sorted((output_dir / "data").glob("train-*.parquet"))
     rejected = sorted((output_dir / "rejected").glob("*.parquet"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from data_recipes.types import HubSource, Recipe, RecipeError
 class HubRows:
     """Rows found on the Hub: at which id and commit; in `files` (paths or hf:// addresses), or streamed.
 
-    `columns`, `total` and `rows_from` are there where the rows are streamed by `datasets`.
+    `columns`, `total` and `rows_from` are there where the rows are streamed by `datasets`. `notes` name the ids before
+    it that were not to be had.
     """
 
     id: str
@@ -24,15 +25,17 @@ class HubRows:
     columns: tuple[str, ...] = ()
     total: int | None = None
     rows_from: Callable[[int], Iterator[dict[str, Any]]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_hub(recipe: Recipe, split: str) -> HubRows:
     """The rows of a split at the first of the recipe's ids that exists; nothing is downloaded but what is needed.
 
-    Only "not found" (moved, gated, empty, a file gone) goes on to the next id. Raises RecipeError naming every id that
-    was tried, or the one that failed for another reason (no network, no such split, an unreadable repository).
+    Only "not found" (moved, gated, empty, a split or file gone; offline, not in the cache) goes on to the next id.
+    Raises RecipeError naming every id that was tried, or the one that failed for another reason (no network, an
+    unreadable repository).
     """
-    from datasets import exceptions
+    from datasets import config, exceptions
     from datasets.data_files import EmptyDatasetError
     from huggingface_hub import errors
 
@@ -41,10 +44,14 @@ def open_hub(recipe: Recipe, split: str) -> HubRows:
     tried = []
     for source in recipe.sources:
         try:
-            return _download(source) if source.files else _find(source, split)
+            found = _download(source) if source.files else _find(source, split)
+            return replace(found, notes=tuple(f"not used: {line}" for line in tried))
         except (*moved, *gone) as error:
             tried.append(f"{source.id} ({_reason(error)})")
         except (OSError, ValueError, RuntimeError, exceptions.DatasetsError, errors.HTTPError) as error:
+            if config.HF_HUB_OFFLINE and isinstance(error, OSError):
+                tried.append(f"{source.id} ({_reason(error)})")
+                continue
             raise RecipeError(f"{source.id}: {_reason(error)}; {_way_out(recipe)}") from error
     raise RecipeError(f"{recipe.name}: not found on the Hub as {', '.join(tried)}; {_way_out(recipe)}")
 
@@ -53,11 +60,13 @@ def _find(source: HubSource, split: str) -> HubRows:
     """Let `datasets` say which files make up the split; parquet files, which nearly all are, need no more of it:
     read where they lie, they can be entered anywhere and memory stays flat."""
     import datasets
+    from datasets.exceptions import DataFilesNotFoundError
 
     builder = datasets.load_dataset_builder(source.id, source.config, revision=source.revision)
     revision, by_split = str(builder.hash or ""), builder.config.data_files or {}
     if by_split and split not in by_split:
-        raise ValueError(f"no split {split} there, only {', '.join(map(str, by_split))}")
+        there = ", ".join(map(str, by_split))
+        raise DataFilesNotFoundError(f"no split {split} there, only {there}")
     found = [str(file) for file in by_split.get(split, ())]
     if found and all(file.endswith(".parquet") and "::" not in file for file in found):
         return HubRows(source.id, revision, tuple(file if "://" in file else Path(file) for file in found))

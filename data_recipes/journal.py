@@ -44,19 +44,25 @@ class Journal:
         write_json(self._plan, settings)
         self._lines.write_bytes(b"")
 
-    def resume(self, settings: dict[str, Any]) -> None:
-        """Read what is committed; raises RecipeError where the build was begun with other settings, naming one."""
+    def resume(self, settings: dict[str, Any]) -> bool:
+        """Read what is committed; False where there is nothing and the build was begun with other settings.
+
+        Raises RecipeError where something is committed with other settings, naming one.
+        """
+        data = self._lines.read_bytes() if self._lines.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]  # a kill in the middle of a line leaves a piece of one
         before = json.loads(self._plan.read_text(encoding="utf-8"))
         for name in {**before, **settings}:
             if before.get(name) != (now := settings.get(name)):
+                if not whole:
+                    return False
                 raise RecipeError(
                     f"{self.work.parent} holds an interrupted build with {name}={before.get(name)!r}, now it is "
                     f"{now!r}: go on with the same settings, or start over with --no-resume"
                 )
-        data = self._lines.read_bytes() if self._lines.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]  # a kill in the middle of a line leaves a piece of one
         self.shards = [Shard(**json.loads(line)) for line in whole.splitlines()]
         self._lines.write_bytes(whole)
+        return True
 
     def commit(self, shard: Shard) -> None:
         """Note a shard whose files are in their place already."""

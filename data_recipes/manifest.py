@@ -24,6 +24,7 @@ class Census:
     images: int = 0
     answer_types: dict[str, int] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
+    recipes: dict[str, int] = field(default_factory=dict)
     shared_images: int = 0
     """Rows whose first image an earlier row has as well."""
 
@@ -90,16 +91,18 @@ def columns_of(paths: Iterable[Path], names: list[str]) -> Iterator[dict[str, An
 
 
 def census(paths: Iterable[Path]) -> Census:
-    """Count rows, images, answer types and sources."""
+    """Count rows, images, answer types, sources and recipes."""
     rows, images, shared = 0, 0, 0
-    types, sources, seen = Counter[str](), Counter[str](), set[int]()
-    for row in columns_of(paths, ["answer_type", "source", "image_sha256"]):
+    types, sources, recipes, seen = Counter[str](), Counter[str](), Counter[str](), set[int]()
+    for row in columns_of(paths, ["answer_type", "source", "recipe", "image_sha256"]):
         rows += 1
         types[row["answer_type"] or "none"] += 1
         sources[row["source"] or "none"] += 1
+        recipes[row["recipe"] or "none"] += 1
         images += len(row["image_sha256"] or ())
         if row["image_sha256"]:
             first = int(row["image_sha256"][0][:15], 16)
             shared += first in seen
             seen.add(first)
-    return Census(rows, images, dict(types.most_common()), dict(sources.most_common()), shared)
+    by_type, by_source, by_recipe = (dict(counter.most_common()) for counter in (types, sources, recipes))
+    return Census(rows, images, by_type, by_source, by_recipe, shared)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from data_recipes.columns import column_renames
 from data_recipes.file_rows import open_file, rows_from
 from data_recipes.files import find_data, not_read
 from data_recipes.recipes import find_recipe
@@ -19,8 +19,6 @@ from data_recipes.types import Recipe, RecipeError, Row, RowError
 from reopold_vl.types import VisualSample
 
 NO_MAPPING: Mapping[str, str] = MappingProxyType({})
-# What readers look for beside their required columns.
-OPTIONAL = ("id", "choices", "options", "source", "type", "system", "unit", "hint", "image", "images")
 
 RowsFrom = Callable[[int], Iterator[tuple[int, Row]]]
 
@@ -71,6 +69,8 @@ def open_stream(
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     if limit is not None and limit < 1:
         raise RecipeError(f"limit is {limit}: allowed is 1 or more")
+    if data_path is not None and recipe.rows is not None:
+        raise RecipeError(f"data_path is {data_path}: {recipe.name} computes its rows and reads no files")
     if data_path is not None:
         found = _local(recipe, Path(data_path), split, mapping)
     elif split is not None and split not in recipe.splits:
@@ -88,35 +88,6 @@ def open_stream(
 def read_row(row: Row) -> VisualSample:
     """The sample of a row of any stream, by the recipe that its origin names; raises RowError where it cannot."""
     return find_recipe(row[ORIGIN].recipe).read(row)
-
-
-def column_renames(recipe: Recipe, columns: Sequence[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
-    """Check columns: the renames (theirs -> ours) that apply. Raises RecipeError naming the column that is missing.
-
-    `question=prompt` is understood as well as `prompt=question` where only one of the two can be meant.
-    """
-    known = {*itertools.chain(*recipe.columns), *recipe.extra, *OPTIONAL}
-    renames: dict[str, str] = {}
-    listed = ", ".join(columns) or "none"
-    for left, right in mapping.items():
-        theirs, ours = (left, right) if left in columns and right in known else (right, left)
-        if theirs not in columns or ours not in known:
-            unknown = f"{left!r} is no column of the data" if left not in columns else f"{right!r} is none of ours"
-            ours_listed = ", ".join(sorted(known))
-            raise RecipeError(
-                f"--map {left}={right}: {unknown}; columns: {listed}; ours for {recipe.name}: {ours_listed}"
-            )
-        renames[theirs] = ours
-    after = {renames.get(name, name) for name in columns}
-    for names in recipe.columns:
-        if not after & set(names):
-            near = difflib.get_close_matches(names[0], columns, n=1, cutoff=0.5)
-            theirs = near[0] if near else "YOUR_COLUMN"
-            raise RecipeError(
-                f"{where}: no column {' or '.join(names)}, which {recipe.name} needs; there are: {listed}; "
-                f"name yours with --map {theirs}={names[0]}"
-            )
-    return renames
 
 
 def _local(recipe: Recipe, path: Path, split: str | None, mapping: Mapping[str, str]) -> Stream:
@@ -159,7 +130,8 @@ def _hub(recipe: Recipe, split: str, mapping: Mapping[str, str]) -> Stream:
 
     found = open_hub(recipe, split)
     if found.rows_from is None:
-        return _from_files(recipe, found.files, found.archives, mapping, found.id, found.revision, split)
+        opened = _from_files(recipe, found.files, found.archives, mapping, found.id, found.revision, split)
+        return replace(opened, notes=found.notes)
     renames = column_renames(recipe, found.columns, mapping, found.id)
     rows_of, origin = found.rows_from, Origin(recipe.name)
 
@@ -167,7 +139,7 @@ def _hub(recipe: Recipe, split: str, mapping: Mapping[str, str]) -> Stream:
         for number, row in enumerate(rows_of(skip), skip):
             yield number, _tagged(row, recipe, renames, replace(origin, place=f"{split}/{number}"))
 
-    return Stream(recipe, found.id, found.revision, split, found.total, rows)
+    return Stream(recipe, found.id, found.revision, split, found.total, rows, found.notes)
 
 
 def _from_files(

@@ -10,7 +10,7 @@ import gradio as gr
 
 from demo import benchmark, credit, examples, run_view, sketch, vision
 from demo.components import friendly, picture
-from demo.service import Service, columns_json, tally_json
+from demo.service import Answered, Service, columns_json, tally_json
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class Endpoints:
         model: str = "student",
     ) -> dict[str, Any]:
         """A student's answer, and for each of its tokens R, both log-probs, entropy, clipping and both masks."""
-        sampling = self.service.sampling(temperature, top_p, seed, max_new_tokens)
-        answered = self.service.answer(model, self.service.sample(image, question), sampling)
+        answered = self._answered(model, image, question, temperature, top_p, seed, max_new_tokens)
         seen = self.service.credit(answered, model)
         return credit.as_json(seen, credit.recolour(seen, mixture, entropy_share))
 
@@ -75,9 +74,12 @@ class Endpoints:
         model: str = "student",
     ) -> dict[str, Any]:
         """A model's answer, and what its tokens' log-probs would be with the picture blurred and removed."""
-        sampling = self.service.sampling(temperature, top_p, seed, max_new_tokens)
-        answered = self.service.answer(model, self.service.sample(image, question), sampling)
+        answered = self._answered(model, image, question, temperature, top_p, seed, max_new_tokens)
         return vision.as_json(self.service.vision(answered, model))
+
+    def _answered(self, model: str, image: str | None, question: str, *settings: float) -> Answered:
+        sampling = self.service.sampling(*settings)
+        return self.service.answer(model, self.service.sample(image, question), sampling)
 
     def blind(
         self,
@@ -144,7 +146,7 @@ def register(service: Service, default_tokens: int) -> None:
     ends = Endpoints(service)
     calls_models = {"concurrency_id": "models", "concurrency_limit": 1}
     with gr.Row(visible=False):
-        out = gr.JSON()
+        out = gr.JSON(label="result")
         asked = [picture(label="image"), gr.Textbox(label="question")]
         asked += [
             gr.Number(value, label=label)

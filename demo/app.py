@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
+import time
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -137,14 +139,13 @@ def load_service(config: DemoConfig) -> Service:
     return Service(arena, Places.of(config.read), config.votes, limit)
 
 
-def launch(config: DemoConfig, *, block: bool = True) -> str:
-    """Load, serve, and give the page's address; with `block` return only when the server ends."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+def launch(config: DemoConfig) -> None:
+    """Load and serve; returns when the server was interrupted. Raises DemoError where it cannot start."""
+    if find_spec("gradio") is None:
+        raise DemoError("the demo needs gradio, which is not installed: pip install -e '.[demo]'")
     service = load_service(config)
-    try:
-        from demo.page import build_page, launch_settings
-    except ImportError as error:
-        raise DemoError(f"the demo needs gradio ({error}): pip install -e '.[demo]'") from error
+    from demo.page import build_page, launch_settings
+
     tokens = min(service.max_new_tokens, EMBEDDED_TOKENS if config.embedded else USUAL_TOKENS)
     page = build_page(service, default_tokens=tokens)
     try:
@@ -162,9 +163,12 @@ def launch(config: DemoConfig, *, block: bool = True) -> str:
     if service.arena.mismatch is not None:
         print(f"note: no credit view for this pair: {service.arena.mismatch}")
     print(f"the page is at {address}" + (f" and at {public}" if public else "") + " (Ctrl-C ends it)", flush=True)
-    if block:
-        page.block_thread()
-    return address
+    try:
+        while True:
+            time.sleep(1)
+    except KeyboardInterrupt:  # its own waiting would leave open pages hanging for seconds
+        page.close(verbose=False)
+        gc.freeze()  # else the interpreter looks through all of torch and gradio for seconds before it ends
 
 
 def main() -> int:
@@ -172,6 +176,8 @@ def main() -> int:
         launch(parse(sys.argv[1:]))
     except ValueError as error:
         return fail(str(error))
+    except KeyboardInterrupt:  # while the models are loaded
+        return 130
     return 0
 
 

@@ -179,8 +179,9 @@ def _all_images(bench: str, split: str | None, origin: str, limit: int) -> dict[
 def as_json(evaluation: Evaluation, condition: str, position: float) -> dict[str, Any]:
     """Figures of both sides, how many items the filter leaves, and the one at `position` (from 1), if there is one."""
     items = picked(evaluation, condition)
-    number = int(position)
-    item = items[number - 1] if 1 <= number <= len(items) else None
+    if position not in range(1, 2**31):
+        raise DemoError(f"position is {position!r:.40}: allowed are whole numbers from 1")
+    item = items[int(position) - 1] if position <= len(items) else None
     return {
         "benchmark": evaluation.bench,
         "sides": [

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from demo import examples
-from demo.compare_tab import CompareTab
+from demo.compare_tab import PICTURE, CompareTab, board
 from demo.components import drawing_pad, example_tiles, friendly, picture
 from demo.contenders import Arena, Role
 from demo.picture import MAX_QUESTION_CHARACTERS
@@ -16,7 +16,6 @@ from demo.service import Service
 from demo.sketch import new_pad
 from demo.views import answers, credit, sight
 from demo.views.gallery import gallery_view
-from reopold_vl.report.page import data_uri
 from reopold_vl.types import VisualSample
 
 MODELS = "models"  # the queue of everything that calls a model: one request at a time
@@ -29,17 +28,16 @@ QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", **PRIVATE}
 def build(service: Service, default_tokens: int) -> None:
     """Lay out the tab: what is asked on the left, what comes of it on the right."""
     tab = CompareTab(service)
-    first = examples.gallery()[0] if service.arena.embedded else None
+    first = examples.gallery()[0]
     with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=320):
+        with gr.Column(scale=4, min_width=300):
             parts = _inputs(service, default_tokens, first)
-        with gr.Column(scale=9, min_width=420):
+        with gr.Column(scale=9, min_width=300):
             parts |= _results(service.arena)
     for name, value in (("known", first), ("answered", None), ("ballot", None)):
         parts[name] = gr.State(value, time_to_live=STATE_SECONDS)
     _wire_answers(tab, parts)
-    if first is not None:
-        _wire_examples(tab, parts)
+    _wire_examples(tab, parts)
 
 
 def _wire_answers(tab: CompareTab, parts: dict[str, Any]) -> None:
@@ -47,6 +45,7 @@ def _wire_answers(tab: CompareTab, parts: dict[str, Any]) -> None:
     cards, answered, coloured, seen = (parts[name] for name in ("cards", "answered", "coloured", "seen"))
     settings = [parts[name] for name in ("temperature", "top_p", "seed", "max_new_tokens", "blind")]
     lights = parts["lights"]
+    seen_so_far = [answered, parts["ballot"]]
     asked = gr.on(
         [parts["ask"].click, parts["question"].submit],
         friendly(tab.ask),
@@ -59,25 +58,27 @@ def _wire_answers(tab: CompareTab, parts: dict[str, Any]) -> None:
         trigger_mode="once",
         **PRIVATE,
     )
-    parts["stop"].click(tab.stop, [parts["blind"]], [cards, answered], cancels=[asked], **QUICK)
+    recolour, scoring = friendly(tab.recolour), {"concurrency_id": MODELS, "show_progress": "minimal", **PRIVATE}
+    stopped = parts["stop"].click(tab.stop, None, [cards, answered], cancels=[asked], **QUICK)
+    stopped.then(recolour, [*seen_so_far, *lights], coloured, **scoring)
     for light in lights:
-        light.change(friendly(tab.recolour), [answered, *lights], coloured, trigger_mode="always_last", **QUICK)
-    looked = {"concurrency_id": MODELS, "show_progress": "minimal", **PRIVATE}
-    parts["check"].click(friendly(tab.check_sight), [answered, parts["looker"]], seen, **looked)
+        light.change(recolour, [*seen_so_far, *lights], coloured, trigger_mode="always_last", **QUICK)
+    parts["check"].click(friendly(tab.check_sight), [*seen_so_far, parts["looker"]], seen, **scoring)
     uncovered = [cards, parts["revealed"], coloured, seen, parts["ballot"], parts["ballots"]]
     for choice, button in parts["votes"].items():
-        ballot = [gr.State(choice), parts["ballot"]]
-        button.click(friendly(tab.vote), [*ballot, answered, *lights], uncovered, **QUICK)
+        button.click(friendly(tab.vote), [gr.State(choice), *seen_so_far, *lights], uncovered, **QUICK)
 
 
 def _wire_examples(tab: CompareTab, parts: dict[str, Any]) -> None:
     """Examples and drawings become the picture and the question."""
     image, question = parts["image"], parts["question"]
-    parts["surprise"].click(tab.surprise, None, [image, question, parts["known"]], **QUICK)
-    parts["gallery"].click(tab.choose, None, [image, question, parts["known"]], **QUICK)
+    chosen = [image, question, parts["known"], parts["sources"]]
+    parts["surprise"].click(tab.surprise, None, chosen, **QUICK)
+    parts["gallery"].click(tab.choose, None, chosen, **QUICK)
     grid = gr.State(parts["grid"], time_to_live=STATE_SECONDS)
-    parts["pad"].input(friendly(tab.drawn), [parts["pad"], grid], [image, question], **QUICK)
-    parts["new_grid"].click(tab.new_grid, None, [parts["pad"], grid, question], **QUICK)
+    for drawn in (parts["pad"].input, parts["drawing"].select):  # what one sees is what is asked about
+        drawn(friendly(tab.drawn), [parts["pad"], grid], [image, question], **QUICK)
+    parts["new_grid"].click(tab.new_grid, None, [parts["pad"], grid, image, question], **QUICK)
 
 
 def _results(arena: Arena) -> dict[str, Any]:
@@ -88,10 +89,10 @@ def _results(arena: Arena) -> dict[str, Any]:
         parts["votes"] = {choice: gr.Button(label, size="sm") for choice, label in labels}
     parts["revealed"] = gr.HTML(visible=False, elem_id="rv-revealed")
     with gr.Tabs():
-        with gr.Tab("Credit: what the teacher thinks of each token"):
+        with gr.Tab("Credit of each token"):
             parts["lights"] = _credit_controls(arena)
             parts["coloured"] = gr.HTML(credit.idle(), elem_id="rv-credit")
-        with gr.Tab("Vision check: was it read off the picture?"):
+        with gr.Tab("Vision check"):
             with gr.Row():
                 choices = _named(arena, arena.roles)
                 parts["looker"] = gr.Radio(choices, value="student", label="Whose answer", scale=3)
@@ -100,34 +101,33 @@ def _results(arena: Arena) -> dict[str, Any]:
     return parts
 
 
-def _inputs(service: Service, default_tokens: int, first: VisualSample | None) -> dict[str, Any]:
-    parts: dict[str, Any] = {}
-    with gr.Tabs():
-        with gr.Tab("Picture"):
+def _inputs(service: Service, default_tokens: int, first: VisualSample) -> dict[str, Any]:
+    """Picture or drawing, question and buttons first, while the answers are in sight; then examples and settings."""
+    parts: dict[str, Any] = {"grid": new_pad(0)}
+    with gr.Tabs() as parts["sources"]:
+        with gr.Tab("Picture", id=PICTURE):
             parts["image"] = picture(
-                first.images[0] if first else None,
-                label="Picture", show_label=False, sources=["upload", "webcam", "clipboard"], height=270,
+                first.images[0],
+                label="Picture", show_label=False, sources=["upload", "webcam", "clipboard"], height=230,
                 elem_id="rv-picture", buttons=["fullscreen"],
             )  # fmt: skip
-            if first is not None:
-                parts["gallery"] = example_tiles(gallery_view(examples.gallery()))
-                parts["surprise"] = gr.Button("Surprise me with another one", elem_id="rv-surprise", size="sm")
-        if first is not None:
-            with gr.Tab("Draw digits"):
-                parts["grid"] = new_pad(0)
-                parts["pad"] = drawing_pad(data_uri(parts["grid"].image.resize((672, 672), 0)))
-                parts["new_grid"] = gr.Button("Another grid", size="sm")
+        with gr.Tab("Draw digits") as parts["drawing"]:
+            parts["pad"] = drawing_pad(board(parts["grid"]))
+            parts["new_grid"] = gr.Button("Another grid", size="sm")
     parts["question"] = gr.Textbox(
-        first.question if first else None,
-        label="Question", placeholder="What is in the picture?", lines=2, max_lines=6, elem_id="rv-question",
+        first.question,
+        label="Question", placeholder="What is in the picture?", lines=1, max_lines=6, elem_id="rv-question",
         max_length=MAX_QUESTION_CHARACTERS,
     )  # fmt: skip
     with gr.Row():
-        parts["ask"] = gr.Button("Ask both", variant="primary", elem_id="rv-ask", min_width=120, scale=3)
+        label = "Ask both" if len(service.arena.contenders) == 2 else "Ask all three"
+        parts["ask"] = gr.Button(label, variant="primary", elem_id="rv-ask", min_width=120, scale=3)
         parts["stop"] = gr.Button("Stop", elem_id="rv-stop", min_width=70, scale=1)
     parts["blind"] = gr.Checkbox(
         label="Blind: hide whose answer is whose, and let me vote", value=False, elem_id="rv-blind"
     )
+    parts["gallery"] = example_tiles(gallery_view(examples.gallery()))
+    parts["surprise"] = gr.Button("Surprise me with another one", elem_id="rv-surprise", size="sm")
     with gr.Accordion("Sampling", open=False):
         parts["temperature"] = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0 is greedy")
         parts["top_p"] = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p")
@@ -142,17 +142,16 @@ def _credit_controls(arena: Arena) -> list[Any]:
     """Sliders for lambda and beta, and whose answer; the last is shown where there is a choice."""
     with gr.Row():
         mixture = gr.Slider(
-            0.01, 0.99, LAMBDA, step=0.01, label="λ (lambda)", info="sets the floor, log λ / (1 − λ)",
-            elem_id="rv-lambda", min_width=230,
-        )  # fmt: skip
+            0.01, 0.99, LAMBDA, step=0.01, label="λ: the floor is log λ / (1 − λ)", elem_id="rv-lambda", min_width=230
+        )
         share = gr.Slider(
-            0.01, 1, BETA, step=0.01, label="β (beta)", info="share of tokens, the least sure, kept when refining",
+            0.01, 1, BETA, step=0.01, label="β: share of tokens kept when refining",
             elem_id="rv-beta", min_width=230,
         )  # fmt: skip
-        students: list[Role] = [role for role in arena.roles if role != "teacher"]
         role = gr.Radio(
-            _named(arena, students), value="student", label="Whose answer", visible=len(students) > 1, scale=1
-        )
+            _named(arena, arena.students), value="student", label="Whose answer", visible=len(arena.students) > 1,
+            scale=1,
+        )  # fmt: skip
     return [mixture, share, role]
 
 

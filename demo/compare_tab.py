@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import gradio as gr
 
 from demo import examples, sketch
 from demo.credit import recolour
+from demo.errors import DemoError
 from demo.service import Answered, Service
 from demo.views import answers as answers_view
 from demo.views import credit as credit_view
@@ -21,13 +23,23 @@ from demo.views.markup import notice
 from reopold_vl.report.page import data_uri
 from reopold_vl.types import VisualSample
 
+MAX_ANSWERING = 32
+PICTURE = "picture"  # the tab of the picture, where the other one is the drawing
+_BLIND = notice("Both models are answering. The answers appear together, so that speed gives nothing away.")
+_COVERED = notice("Covered until you have voted.")
+
 
 @dataclass
 class CompareTab:
-    """Handlers of the tab; `answering` holds what each session's running question has so far, for its stop button."""
+    """Handlers of the tab.
+
+    `answering` holds what each session's running question has so far, and whether it is a blind one: what is left of it
+    when its stop button has ended it. `ballot` is the name of a vote that is still open; as long as there is one,
+    nothing may tell whose answer is whose.
+    """
 
     service: Service
-    answering: dict[str, Answered] = field(default_factory=dict)
+    answering: OrderedDict[str, tuple[Answered, bool]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(
@@ -45,91 +57,124 @@ class CompareTab:
         known: VisualSample | None,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
-        """Stream the answers, then the credit (or, in a blind comparison, the ballot)."""
+        """Stream the answers, then the credit (or, in a blind comparison, the ballot).
+
+        All that the page shows below the answers later is scored here, so that no slider and no vote calls a model.
+        """
         sampling = self.service.sampling(temperature, top_p, seed, max_new_tokens)
         sample = self.service.sample(image, question, known)
         session = request.session_hash or ""
         answered = None
         hidden = gr.update(visible=False)
-        try:
-            for answered in self.service.compare(sample, sampling):
-                with self._lock:
-                    self.answering[session] = answered
-                shown = self._shown(answered, blind)
-                yield shown, gr.skip(), gr.skip(), gr.skip(), gr.skip(), hidden, hidden
-        finally:
-            with self._lock:
-                self.answering.pop(session, None)
+        below: tuple[Any, ...] = (None, "", credit_view.idle(), sight_view.idle())  # what belongs to the last question
+        for answered in self.service.compare(sample, sampling):
+            self._remember(session, answered, blind)
+            shown = _BLIND if blind else self._cards(answered)
+            yield shown, *below, hidden, hidden
+            below = (gr.skip(),) * len(below)  # once is enough, and the stop button sets it
+        self._forget(session)
         assert answered is not None
+        credits = {
+            student: self._credit(answered, student, mixture, entropy_share) for student in self.service.arena.students
+        }
         if blind and all(column.state != "failed" for column in answered.columns):
-            name, ballot = self.service.ballot(answered)
-            cards = answers_view.blind_view(ballot.columns, sample)
-            covered = notice("Covered until you have voted.")
-            yield cards, answered, name, covered, covered, gr.update(visible=True), hidden
+            ballot, covered = self.service.ballot(answered)
+            cards = answers_view.blind_view(covered.columns, sample)
+            yield cards, answered, ballot, _COVERED, _COVERED, gr.update(visible=True), hidden
             return
-        credit = self._credit(answered, role, mixture, entropy_share)
-        yield self._shown(answered, False), answered, "", credit, sight_view.idle(), hidden, hidden
+        yield self._cards(answered), answered, "", credits[role], sight_view.idle(), hidden, hidden
 
-    def stop(self, blind: bool, request: gr.Request) -> tuple[Any, Any]:
+    def stop(self, request: gr.Request) -> tuple[Any, Any]:
         """Leave on the page what was there when the answers were stopped."""
-        with self._lock:
-            answered = self.answering.pop(request.session_hash or "", None)
+        answered, blind = self._forget(request.session_hash or "")
         if answered is None:
             return gr.skip(), gr.skip()
+        if blind:
+            return notice("Stopped before both had answered, so there is nothing to vote on."), None
         stopped = answered.stopped()
-        return self._shown(stopped, blind), stopped
+        return self._cards(stopped), stopped
 
-    def recolour(self, answered: Answered | None, mixture: float, entropy_share: float, role: str) -> str:
-        """The same numbers at another lambda and beta."""
+    def _remember(self, session: str, answered: Answered, blind: bool) -> None:
+        """For the stop button; sessions that were closed while they ran fall out in time."""
+        with self._lock:
+            self.answering[session] = answered, blind
+            self.answering.move_to_end(session)
+            while len(self.answering) > MAX_ANSWERING:
+                self.answering.popitem(last=False)
+
+    def _forget(self, session: str) -> tuple[Answered | None, bool]:
+        with self._lock:
+            return self.answering.pop(session, (None, False))
+
+    def recolour(
+        self, answered: Answered | None, ballot: str | None, mixture: float, entropy_share: float, role: str
+    ) -> str:
+        """The same numbers at another lambda and beta; of a stopped answer the first ones."""
+        if ballot:
+            return _COVERED
         if answered is None:
             return credit_view.idle()
         return self._credit(answered, role, mixture, entropy_share)
 
-    def check_sight(self, answered: Answered | None, role: str) -> str:
+    def check_sight(self, answered: Answered | None, ballot: str | None, role: str) -> str:
         """Score the answer again with less to see."""
+        if ballot:
+            return _COVERED
         if answered is None:
             return sight_view.idle()
         return sight_view.sight_view(self.service.vision(answered, role))
 
     def vote(
-        self, choice: str, name: str, answered: Answered | None, mixture: float, entropy_share: float, role: str
+        self,
+        choice: str,
+        answered: Answered | None,
+        ballot: str | None,
+        mixture: float,
+        entropy_share: float,
+        role: str,
     ) -> tuple[Any, ...]:
         """Store the vote, then uncover everything."""
-        ballot, votes = self.service.vote(name, choice)
-        assert answered is not None
-        revealed = vote_view.reveal_view(self.service.arena, ballot, choice, votes)
-        cards = self._shown(answered, False)
+        if answered is None:
+            raise DemoError("vote: this comparison is too old; ask again")
+        covered, votes = self.service.vote(ballot, choice)
+        revealed = vote_view.reveal_view(self.service.arena, covered, choice, votes)
+        cards = self._cards(answered)
         credit = self._credit(answered, role, mixture, entropy_share)
         return cards, gr.update(value=revealed, visible=True), credit, sight_view.idle(), "", gr.update(visible=False)
 
-    def surprise(self) -> tuple[Any, str, VisualSample]:
-        sample = examples.surprise()
-        return sample.images[0], sample.question, sample
+    def surprise(self) -> tuple[Any, ...]:
+        return _asked(examples.surprise())
 
-    def choose(self, event: gr.EventData) -> tuple[Any, str, VisualSample]:
+    def choose(self, event: gr.EventData) -> tuple[Any, ...]:
         """The example that was clicked on."""
         samples = examples.gallery()
         index = getattr(event, "index", 0)
-        sample = samples[index if index in range(len(samples)) else 0]
-        return sample.images[0], sample.question, sample
+        return _asked(samples[index if index in range(len(samples)) else 0])
 
-    def new_grid(self) -> tuple[Any, sketch.Pad, str]:
+    def new_grid(self) -> tuple[Any, ...]:
         pad = sketch.new_pad(random.SystemRandom().randrange(examples.NUM_HELD_OUT))
-        return gr.HTML(value="[]", base=data_uri(pad.image.resize((672, 672), 0))), pad, pad.question
+        return gr.HTML(value="[]", base=board(pad)), pad, pad.image, pad.question
 
     def drawn(self, strokes: str, pad: sketch.Pad) -> tuple[Any, str]:
         """The grid with what was drawn, as the picture to ask about."""
         return sketch.draw_on(pad, sketch.parse_strokes(strokes)), pad.question
 
-    def _shown(self, answered: Answered, blind: bool) -> str:
-        if blind:
-            return notice("Both models are answering. The answers appear together, so that speed gives nothing away.")
+    def _cards(self, answered: Answered) -> str:
         return answers_view.columns_view(self.service.arena, answered.columns, answered.sample)
 
     def _credit(self, answered: Answered, role: str, mixture: float, entropy_share: float) -> str:
         try:
-            credit = answered.credits.get(role) or self.service.credit(answered, role)
+            credit = self.service.credit(answered, role)
         except ValueError as error:
             return notice(error)
-        answered.credits[role] = credit
         return credit_view.credit_view(credit, recolour(credit, mixture, entropy_share))
+
+
+def board(pad: sketch.Pad) -> str:
+    """The pad's grid as a data URI, large enough to draw on."""
+    return data_uri(pad.image.resize((672, 672), 0))
+
+
+def _asked(sample: VisualSample) -> tuple[Any, ...]:
+    """Picture, question and the sample itself, and the tab that shows the picture."""
+    return sample.images[0], sample.question, sample, gr.Tabs(selected=PICTURE)

@@ -78,6 +78,11 @@ class Arena:
         return [contender.role for contender in self.contenders]
 
     @property
+    def students(self) -> list[Role]:
+        """All but the teacher: the roles whose tokens get credit."""
+        return [role for role in self.roles if role != "teacher"]
+
+    @property
     def embedded(self) -> bool:
         """Whether a model on the page knows the embedded benchmark alone."""
         return any(contender.embedded for contender in self.contenders)

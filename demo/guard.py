@@ -6,11 +6,14 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from demo.picture import MAX_UPLOAD_BYTES
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-MAX_JSON_BYTES = 8 * 2**20
+MAX_BODY_BYTES = 8 * 2**20
+MAX_FORM_BYTES = MAX_UPLOAD_BYTES + 2**16  # one file, with what a form puts around it
 # The framework builds functions from strings and styles elements inline, but nothing has to come from elsewhere.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -33,10 +36,15 @@ class Guard:
             await _refuse(send, 403, "addresses are not fetched: upload the file")
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
-        if scope["method"] == "POST" and headers.get(b"content-type", b"").startswith(b"application/json"):
+        if is_upload(scope["path"], headers):
+            size = headers.get(b"content-length", b"")
+            if not size.isdigit() or int(size) > MAX_FORM_BYTES:
+                await _refuse(send, 413, f"an upload may have {MAX_UPLOAD_BYTES // 2**20} MB, and must say its size")
+                return
+        elif scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             body = await _body(receive)
             if body is None:
-                await _refuse(send, 413, f"a request may have {MAX_JSON_BYTES // 2**20} MB")
+                await _refuse(send, 413, f"a request may have {MAX_BODY_BYTES // 2**20} MB")
                 return
             if names_address(body):
                 await _refuse(send, 403, "addresses are not fetched: upload the file")
@@ -49,6 +57,12 @@ def fetches_address(path: str) -> bool:
     """Whether a request asks the server to fetch something from elsewhere (file=http://..., proxy=...)."""
     lowered = path.lower()
     return "file=http" in lowered or "proxy=" in lowered or "file=//" in lowered
+
+
+def is_upload(path: str, headers: dict[bytes, bytes]) -> bool:
+    """Whether the request is a form with a file; all others are read as JSON, whatever type they claim to be."""
+    form = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
+    return form and path.rstrip("/").endswith("/upload")
 
 
 def names_address(body: bytes) -> bool:
@@ -81,7 +95,7 @@ async def _body(receive: Receive) -> bytes | None:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         more = message.get("more_body", False)
-        if size > MAX_JSON_BYTES:
+        if size > MAX_BODY_BYTES:
             return None
     return b"".join(parts)
 

@@ -10,6 +10,7 @@ import gradio as gr
 
 from demo import benchmark, run_view
 from demo.components import friendly
+from demo.picture import read_picture
 from demo.service import Service
 from demo.views import benchmark as benchmark_view
 from demo.views import run as run_html
@@ -42,11 +43,11 @@ class Lab:
     def show(self, directory: str | None, bench: str | None, condition: str) -> tuple[Any, ...]:
         """Figures of the evaluation, and the first item that the filter leaves."""
         if not directory or not bench:
-            return _NOTHING_EVALUATED, gr.update(maximum=1, value=1), ""
+            return _NOTHING_EVALUATED, gr.update(maximum=2, value=1), ""
         evaluation = self.evaluation(directory, bench)
         items = benchmark.picked(evaluation, condition)
         html = benchmark_view.evaluation_view(evaluation)
-        slider = gr.update(maximum=max(1, len(items)), value=1, label=f"Item, of {len(items):,}")
+        slider = gr.update(maximum=max(2, len(items)), value=1, label=f"Item, of {len(items):,}")
         return html, slider, self._item(evaluation, items, 1)
 
     def item(self, directory: str | None, bench: str | None, condition: str, position: float) -> str:
@@ -66,16 +67,18 @@ class Lab:
     def find_runs(self, chosen: str | None) -> Any:
         return _dropdown(self.service.places.training_runs(), chosen)
 
-    def run(self, directory: str | None) -> tuple[Any, Any]:
-        """The run as it is now, and the pictures that it drew at its end."""
+    def run(self, directory: str | None, shown: str) -> tuple[Any, Any, str]:
+        """The run as it is now, the pictures that it drew at its end, and its stamp; nothing where `shown` is that."""
         if not directory:
-            return _NOTHING_TRAINED, gr.update(visible=False)
+            return _NOTHING_TRAINED, gr.update(visible=False), ""
         places = self.service.places
-        run = run_view.load(places.open(directory, places.training_runs()), places)
-        from demo.picture import read_picture
-
+        place = places.open(directory, places.training_runs())
+        stamp = run_view.stamp(place, places)
+        if stamp == shown:
+            return gr.skip(), gr.skip(), stamp
+        run = run_view.load(place, places)
         pictures = [(read_picture(path), path.stem) for path in run.plots]
-        return run_html.run_page(run), gr.update(value=pictures, visible=bool(pictures))
+        return run_html.run_page(run), gr.update(value=pictures, visible=bool(pictures)), stamp
 
 
 _NOTHING_EVALUATED = notice(
@@ -126,14 +129,15 @@ def _run(lab: Lab, tab: gr.Tab) -> None:
         buttons=["fullscreen"],
         elem_id="rv-plots",
     )
-    timer = gr.Timer(REFRESH_SECONDS, active=False)
+    timer, stamp = gr.Timer(REFRESH_SECONDS, active=False), gr.State("")
     quiet: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
     tab.select(lab.find_runs, [directory], [directory], **PRIVATE).then(
         lambda wanted: gr.Timer(active=wanted), [follow], [timer], **quiet
     )
     follow.change(lambda wanted: gr.Timer(active=wanted), [follow], [timer], **quiet)
-    directory.change(friendly(lab.run), [directory], [shown, plots], **PRIVATE)
-    timer.tick(friendly(lab.run), [directory], [shown, plots], trigger_mode="once", **quiet)
+    read = friendly(lab.run), [directory, stamp], [shown, plots, stamp]
+    directory.change(*read, **PRIVATE)
+    timer.tick(*read, trigger_mode="once", **quiet)
 
 
 def _dropdown(found: list[str], chosen: str | None) -> Any:

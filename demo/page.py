@@ -22,6 +22,7 @@ from demo.views.markup import parameters, text
 
 HERE = Path(__file__).parent
 TITLE = "Student and teacher, side by side"
+MAX_SESSIONS = 128  # whose last answers are kept: up to some 30 MB each, where the pictures are large
 
 
 def build_page(service: Service, *, default_tokens: int) -> gr.Blocks:
@@ -50,6 +51,8 @@ def launch_settings() -> dict[str, Any]:
         "ssr_mode": False,
         "mcp_server": False,
         "enable_monitoring": False,
+        "run_history": False,  # it talks to the Hub for a visitor
+        "state_session_capacity": MAX_SESSIONS,
         "show_error": True,
         "allowed_paths": [],
     }

@@ -38,13 +38,26 @@ class TrainingRun:
         return [(int(record["step"]), record[name]) for record in self.metrics if name in record]
 
 
+def stamp(directory: Path, places: Places) -> str:
+    """Changes whenever one of the run's files does."""
+    files = [*_files(directory, places), *(directory / "plots" / name for name in PLOTS)]
+    states = [file.stat() if file.is_file() else None for file in files]
+    return f"{directory} {[state and (state.st_mtime_ns, state.st_size) for state in states]}"
+
+
+def _files(directory: Path, places: Places) -> list[Path]:
+    files = [directory / name for name in ("metrics.jsonl", "sample_rollouts.jsonl", "summary.json")]
+    for file in files:
+        places.require(file)
+    return files
+
+
 def load(directory: Path, places: Places, num_rollouts: int = 8) -> TrainingRun:
     """Read the run; a last line that is being written is left out. Raises DemoError for files that are no run's."""
     from reopold_vl.runlog import read_metrics, read_step_file
 
-    files = [directory / name for name in ("metrics.jsonl", "sample_rollouts.jsonl", "summary.json")]
+    files = _files(directory, places)
     for file in files:
-        places.require(file)
         if file.exists() and file.stat().st_size > MAX_FILE_BYTES:
             raise DemoError(f"{file.name}: {file.stat().st_size / 2**20:.0f} MB; allowed are {MAX_FILE_BYTES // 2**20}")
     try:

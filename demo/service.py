@@ -6,13 +6,14 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo import credit as credits
 from demo import vision
-from demo.compare import Column, Columns, Sampling, race
+from demo.compare import Column, Columns, Sampling, one_line, race
 from demo.contenders import Arena
 from demo.errors import DemoError
 from demo.picture import make_sample, read_picture
@@ -95,14 +96,20 @@ class Service:
         return Answered(sample, columns)
 
     def credit(self, answered: Answered, role: str) -> credits.Credit:
-        column = answered[role]
-        assert column.rollout is not None
-        return credits.credit_of(self.arena, column.role, column.rollout)
+        """The answer of the model in `role` under the teacher, scored once. Raises ValueError where it cannot be."""
+        if role not in answered.credits:
+            column = answered[role]
+            assert column.rollout is not None
+            with _out_of_memory_is_one_line():
+                answered.credits[role] = credits.credit_of(self.arena, column.role, column.rollout)
+        return answered.credits[role]
 
     def vision(self, answered: Answered, role: str) -> vision.Sight:
+        """The answer of the model in `role` with less to see. Raises ValueError where it cannot be scored."""
         column = answered[role]
         assert column.rollout is not None
-        return vision.sight_of(self.arena, column.role, column.rollout)
+        with _out_of_memory_is_one_line():
+            return vision.sight_of(self.arena, column.role, column.rollout)
 
     def ballot(self, answered: Answered) -> tuple[str, Ballot]:
         """Hide who wrote what; the ballot waits under its name until it is voted on, the oldest are forgotten."""
@@ -128,6 +135,14 @@ class Service:
 
     def tally(self) -> Tally:
         return tally(self.votes)
+
+
+@contextmanager
+def _out_of_memory_is_one_line() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise DemoError(one_line(error)) from error
 
 
 def columns_json(arena: Arena, columns: Sequence[Column], sample: VisualSample) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from reopold_vl.types import VisualSample
 
 def read(row: Row) -> VisualSample:
     """question with its unit, decoded_image (or image), choices, answer."""
+    metadata = row.get("metadata")
     question, unit = text(cell(row, "question"), "question"), text(cell(row, "unit"), "unit")
     return make_sample(
         row,
@@ -24,7 +25,7 @@ def read(row: Row) -> VisualSample:
         images=cell(row, "decoded_image", "image"),
         choices=cell(row, "choices"),
         id=cell(row, "pid"),
-        source=(row.get("metadata") or {}).get("source"),
+        source=metadata.get("source") if isinstance(metadata, dict) else None,
     )
 
 

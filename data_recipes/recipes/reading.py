@@ -160,8 +160,8 @@ def image_references(value: Any, origin: Origin) -> tuple[Any, ...]:
             continue
         try:
             references.append(image_reference(item, base_dir=origin.folder))
-        except ImageError as error:
-            raise RowError(str(error)) from None
+        except ValueError as error:  # ImageError, or a file:// URL that is none
+            raise RowError(f"image: {error}" if not isinstance(error, ImageError) else str(error)) from None
     return tuple(references)
 
 

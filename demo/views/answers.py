@@ -156,6 +156,6 @@ def _same_device(arena: Arena, columns: Sequence[Column]) -> str:
     if len(devices) > 1:
         return f"Each model on its own device ({text(', '.join(sorted(devices)))}), side by side."
     return (
-        f"Both share one device ({text(devices.pop())}) and take turns; each clock runs only while its own model "
+        f"They share one device ({text(devices.pop())}) and take turns; each clock runs only while its own model "
         "computes."
     )

@@ -39,7 +39,7 @@ def _overall(evaluation: Evaluation) -> str:
     ]
     title = text(evaluation.model.bench.title)
     return table(
-        ["", "accuracy [95 %]", "N", "time an answer", "tokens", "unparsed, cut off, failed"], rows, caption=title
+        ["", "accuracy [95 %]", "N", "time per answer", "tokens", "unparsed, cut off, failed"], rows, caption=title
     )
 
 
@@ -65,7 +65,7 @@ def _breakdown(evaluation: Evaluation) -> str:
         left = len(values) - len(rows)
         head = [text(tag), "N", "student", *(["teacher"] if theirs else [])]
         more = f"<p>{left} more values are in report.md</p>" if left > 0 else ""
-        parts.append(f"<details open><summary>By {text(tag)}</summary>{table(head, rows)}{more}</details>")
+        parts.append(f"<details><summary>By {text(tag)}</summary>{table(head, rows)}{more}</details>")
     return "".join(parts)
 
 
@@ -80,7 +80,7 @@ def _plot(evaluation: Evaluation) -> str:
         return ""
     width, height, left, right, top, bottom = 460, 250, 48, 16, 14, 40
     logs = [math.log10(when) for _, when, _ in points]
-    low, high = min(logs) - 0.35, max(logs) + 0.35
+    low, high = min(logs) - 0.6, max(logs) + 0.6  # room for the names, and for at least two ticks
 
     def x(when: float) -> float:
         return left + (math.log10(when) - low) / (high - low) * (width - left - right)
@@ -97,17 +97,23 @@ def _plot(evaluation: Evaluation) -> str:
     for name, when, share in points:
         assert share is not None
         a, b = share.interval
+        beside, anchor = (-12, "end") if name == "student" else (12, "start")
         marks += (
             f'<line class="rv-dot-{name}" x1="{x(when):.1f}" x2="{x(when):.1f}" y1="{y(a):.1f}" y2="{y(b):.1f}"/>'
             f'<circle class="rv-dot-{name}" cx="{x(when):.1f}" cy="{y(share.value):.1f}" r="6"/>'
-            f'<text class="rv-tick" x="{x(when):.1f}" y="{height - bottom + 18}" text-anchor="middle">'
-            f"{seconds(when)}</text>"
-            f'<text class="rv-label" x="{x(when):.1f}" y="{y(share.value) + 24:.1f}" text-anchor="middle">{name}</text>'
+            f'<text class="rv-label" x="{x(when) + beside:.1f}" y="{y(share.value) + 4:.1f}" '
+            f'text-anchor="{anchor}">{name}</text>'
         )
+    ticks = [m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    grid += "".join(
+        f'<text class="rv-tick" x="{x(when):.1f}" y="{height - 22}" text-anchor="middle">{seconds(when)}</text>'
+        for when in ticks
+        if low <= math.log10(when) <= high
+    )
     return (
         f'<figure class="rv-plot"><svg viewBox="0 0 {width} {height}" role="img" aria-label="accuracy against time">'
         f"{grid}{marks}</svg>"
-        "<figcaption>Accuracy against time an answer (log scale, in the run&rsquo;s batches): up and "
+        "<figcaption>Accuracy against time per answer (log scale, in the run&rsquo;s batches): up and "
         "to the left is better. Bars: 95 % intervals.</figcaption></figure>"
     )
 
@@ -117,7 +123,9 @@ def item_view(item: Item, position: int, total: int, images: Sequence[Image]) ->
     from reopold_vl.report.page import data_uri
 
     pictures = "".join(f'<img src="{data_uri(image)}" alt="picture of the question">' for image in images)
-    left = pictures or notice("The pictures of this benchmark are outside of what this page may read (--read DIR).")
+    left = pictures or notice(
+        "No pictures: the run's data are outside of what this page may read (--read DIR), or were changed."
+    )
     problem = item.problem
     choices = "".join(f"<li>{text(choice)}</li>" for choice in problem.choices)
     answers = "".join(_answer(name, graded) for name, graded in zip(_NAMES, item.sides, strict=False))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from demo.credit import Credit, Signal
 from demo.views.markup import notice, percent, probability, text
 
+AGREED = 0.1  # nats: closer to each other than 10 % of a probability
 FULL_COLOUR = 2.5  # nats at which the colour is full, near the floors in use
 _LOW, _HIGH, _BIN = -6.125, 2.125, 0.25  # nats; one bin has 0 in its middle, the end bins hold what lies beyond
 _WIDTH, _HEIGHT, _TOP = 640, 132, 16
@@ -21,7 +22,26 @@ def credit_view(credit: Credit, signal: Signal) -> str:
     """Tokens, numbers and histogram."""
     spans = "".join(_token(credit, signal, index) for index in range(len(credit.tokens)))
     tokens = f'<div class="rv-text rv-tokens">{spans}</div>{_LEGEND}'
-    return f'<div class="rv-credit">{_numbers(credit, signal)}{tokens}{_histogram(credit, signal)}</div>'
+    numbers = _numbers(credit, signal)
+    return f'<div class="rv-credit">{_sentence(credit)}{tokens}{numbers}{_histogram(credit, signal)}</div>'
+
+
+def _sentence(credit: Credit) -> str:
+    """The token that student and teacher disagree on most, in one sentence."""
+    index = min(range(len(credit.tokens)), key=lambda place: credit.rewards[place])
+    if credit.rewards[index] > -AGREED:
+        return '<p class="rv-sentence">The teacher would have written every token about as readily as the student.</p>'
+    token = text(piece_of(credit.tokens, index).strip() or "a space")
+    return (
+        f'<p class="rv-sentence">The teacher objects most to <strong>{token}</strong> (token {index + 1}): the student '
+        f"wrote it with a probability of {text(probability(credit.student_logprobs[index]))}, the teacher gives it "
+        f"{text(probability(credit.teacher_logprobs[index]))}.</p>"
+    )
+
+
+def piece_of(tokens: Sequence[str], index: int) -> str:
+    """The token as it is shown: special tokens at the end and parts of a character have no text of their own."""
+    return tokens[index] or ("∎" if index == len(tokens) - 1 else "⋯")
 
 
 _LEGEND = (
@@ -37,7 +57,7 @@ def token_span(piece: str, value: float, tip: str, classes: str = "") -> str:
     """One token in the colour of `value` (nats; blue above 0), with its numbers in a tip."""
     strength = 0.0 if math.isnan(value) else 0.75 * min(abs(value) / FULL_COLOUR, 1.0)
     side = "rv-up" if value > 0 else "rv-down"
-    shown = text(piece).replace("\n", "⏎\n") if piece else "∎"
+    shown = text(piece).replace("\n", "⏎\n")
     return (
         f'<span class="rv-t {side} {classes}" style="--a:{strength:.2f}" tabindex="0" data-tip="{tip}">{shown}</span>'
     )
@@ -55,14 +75,15 @@ def _token(credit: Credit, signal: Signal, index: int) -> str:
         f"refinement: {'kept' if signal.refined[index] else 'masked'}",
     )
     classes = " ".join(["rv-clipped"] * clipped + ["rv-refined"] * signal.refined[index])
-    return token_span(credit.tokens[index], reward, "&#10;".join(text(line) for line in lines), classes)
+    return token_span(piece_of(credit.tokens, index), reward, "&#10;".join(text(line) for line in lines), classes)
 
 
 def _numbers(credit: Credit, signal: Signal) -> str:
     total = len(credit.tokens)
+    mean = sum(credit.rewards) / total
     entries = (
-        ("mean R", f"{sum(max(r, -20.0) for r in credit.rewards) / total:+.3f}&thinsp;nats"),
-        ("floor", f"{signal.floor:.2f}&thinsp;nats"),
+        ("mean R", f"{mean:+.3f}&#8239;nats" if min(credit.rewards) > -1e3 else "−∞"),
+        ("floor", f"{signal.floor:.2f}&#8239;nats"),
         ("clipped", f"{sum(signal.clipped)} of {total}"),
         ("kept, exploration", percent(sum(signal.explored) / total, 0)),
         ("kept, refinement", percent(sum(signal.refined) / total, 0)),

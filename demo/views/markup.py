@@ -22,7 +22,7 @@ def number(value: float | None, unit: str = "", digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     rounded = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
-    return rounded + (f"&thinsp;{unit}" if unit else "")
+    return rounded + (f"&#8239;{unit}" if unit else "")
 
 
 def seconds(value: float | None) -> str:
@@ -33,7 +33,7 @@ def seconds(value: float | None) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{100 * share:.{digits}f}&thinsp;%"
+    return "–" if share is None else f"{100 * share:.{digits}f}&#8239;%"
 
 
 def probability(logprob: float) -> str:

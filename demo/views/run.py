@@ -120,7 +120,7 @@ def _answer(record: Mapping[str, Any]) -> str:
             f"student  {probability(student)}",
             "kept" if kept else "masked",
         )
-        shown = "" if _SPECIAL.fullmatch(str(piece)) else str(piece)
+        shown = "∎" if _SPECIAL.fullmatch(str(piece)) else str(piece)
         spans.append(token_span(shown, reward, "&#10;".join(text(line) for line in tip), "rv-refined" * bool(kept)))
     correct = record.get("correct")
     grade = "" if correct is None else "right" if correct is True else "wrong"

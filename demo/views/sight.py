@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.views.credit import token_span
+from demo.views.credit import piece_of, token_span
 from demo.views.markup import notice, percent, probability, text
 from demo.vision import Sight
 
@@ -36,7 +36,7 @@ def _tokens(sight: Sight, condition: str) -> str:
             f"change  {-drop:+.2f} nats",
         )
         mark = "rv-refined" if index in sight.answer else ""
-        spans.append(token_span(sight.tokens[index], -drop, "&#10;".join(text(line) for line in tip), mark))
+        spans.append(token_span(piece_of(sight.tokens, index), -drop, "&#10;".join(text(line) for line in tip), mark))
     return "".join(spans)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from demo_helpers import store_evaluation
 
 if TYPE_CHECKING:
     from demo.contenders import Arena
@@ -34,7 +38,11 @@ def arena() -> Arena:
 @pytest.fixture(scope="session")
 def readable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The one directory whose runs and evaluations the page may show."""
-    return tmp_path_factory.mktemp("readable")
+    place = tmp_path_factory.mktemp("readable")
+    store_evaluation(place / "one")
+    (place / "run").mkdir()
+    (place / "run" / "metrics.jsonl").write_text('{"step": 4, "reward/mean": -0.5}\n')
+    return place
 
 
 @pytest.fixture(scope="session")
@@ -48,14 +56,38 @@ def service(arena: Arena, readable: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def address(service: Service) -> Iterator[str]:
-    """The page, served; skipped where gradio is not installed."""
+    """The page, served; skipped where gradio is not installed. At the end: it asked no other machine for anything."""
     pytest.importorskip("gradio", reason="the demo's page needs gradio: pip install -e '.[demo]'")
     from demo.page import build_page, launch_settings
 
     page = build_page(service, default_tokens=56)
-    _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_settings())
-    yield url.rstrip("/")
-    page.close()
+    with recorded_hosts() as hosts:
+        _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_settings())
+        yield url.rstrip("/")
+        page.close(verbose=False)
+    assert "127.0.0.1" in hosts  # else the recording does not work
+    assert hosts <= {"127.0.0.1", "localhost", "0.0.0.0", "::1"}
+
+
+@contextmanager
+def recorded_hosts() -> Iterator[set[str]]:
+    """The hosts that this process looks up or connects to."""
+    hosts: set[str] = set()
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def connecting(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple):  # else a path: a socket of this machine
+            hosts.add(address[0])
+        connect(self, address)
+
+    def looking_up(host: Any, *args: Any, **named: Any) -> Any:
+        hosts.update([host.decode() if isinstance(host, bytes) else host] if host else [])
+        return look_up(host, *args, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connecting)
+        patch.setattr(socket, "getaddrinfo", looking_up)
+        yield hosts
 
 
 @pytest.fixture
@@ -72,3 +104,56 @@ def grid(tmp_path: Path) -> Path:
 
     held_out(0).images[0].save(tmp_path / "grid.png")
     return tmp_path / "grid.png"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium under playwright; skipped where one of them is missing."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        pytest.skip("needs a chromium in PATH, or CHROMIUM naming it")
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+        chromium = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """One visitor's tab, with what it asked for and what went wrong."""
+
+    def __init__(self, browser: Any, address: str, scheme: str, width: int) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(30_000)
+        self.requests: list[str] = []
+        self.problems: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.goto(f"{address}/?__theme={scheme}")
+        self.page.wait_for_selector("#rv-ask")
+
+    def ask(self, question: str) -> None:
+        self.page.fill("#rv-question textarea", question)
+        self.page.click("#rv-ask")
+
+    def wait_for_text(self, selector: str, text: str) -> None:
+        """Until the element's text holds `text`."""
+        self.page.locator(selector, has_text=text).first.wait_for()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Callable[..., Visit]]:
+    """Opens a visitor's tab; at the end none of them asked for anything elsewhere, and no script failed."""
+    opened: list[Visit] = []
+
+    def open_page(scheme: str = "light", width: int = 1440) -> Visit:
+        opened.append(Visit(browser, address, scheme, width))
+        return opened[-1]
+
+    yield open_page
+    for tab in opened:
+        tab.context.close()
+        assert [url for url in tab.requests if not url.startswith((address, "data:", "blob:"))] == []
+        assert tab.problems == []

@@ -16,7 +16,8 @@ from demo.contenders import Arena
 from demo.credit import IMPOSSIBLE, Credit, as_json, credit_of, finite, from_json, recolour
 from demo.errors import DemoError
 from demo.examples import held_out
-from demo.views.credit import counts_of, credit_view
+from demo.service import Answered, Service
+from demo.views.credit import counts_of, credit_view, piece_of
 from demo.views.sight import sight_view
 from demo.vision import answer_tokens, sight_of
 
@@ -122,6 +123,46 @@ def test_the_view_shows_every_token_and_escapes_it() -> None:
     assert html.count('class="rv-t ') >= 4 and html.count('tabindex="0"') == 4
     assert "<b>" not in html and "${" not in html and "{{" not in html
     assert "&lt;b&gt;" in html and "floor -1.72" in html and "1 of 4" in html
+
+
+def test_the_view_says_what_the_teacher_objects_to() -> None:
+    html = credit_view(BY_HAND, recolour(BY_HAND, 0.3, 0.5))
+    assert "<strong>b</strong> (token 2)" in html and "81.9 %" in html and "1.5 %" in html
+    agreed = replace(BY_HAND, teacher_logprobs=BY_HAND.student_logprobs)
+    assert "about as readily" in credit_view(agreed, recolour(agreed, 0.3, 0.5))
+
+
+def test_a_part_of_a_character_is_not_the_end_of_the_answer() -> None:
+    assert [piece_of(("", "é", ""), index) for index in range(3)] == ["⋯", "é", "∎"]
+
+
+def test_a_token_that_the_teacher_rules_out_is_not_averaged_away() -> None:
+    impossible = replace(BY_HAND, teacher_logprobs=(-0.1, IMPOSSIBLE, -1.0, -2.5))
+    assert "<dd>−∞</dd>" in credit_view(impossible, recolour(impossible, 0.3, 0.5))
+
+
+def test_out_of_memory_while_scoring_is_one_line(
+    service: Service, columns: Columns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import demo.credit
+    import demo.vision
+
+    def full(*args: object, **named: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of\nmemory")
+
+    monkeypatch.setattr(demo.credit, "credit_of", full)
+    monkeypatch.setattr(demo.vision, "sight_of", full)
+    answered = Answered(held_out(21), columns)
+    for score in (service.credit, service.vision):
+        with pytest.raises(DemoError, match=r"^CUDA out of memory$"):
+            score(answered, "student")
+
+
+def test_an_answer_is_scored_once(service: Service, columns: Columns, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = Answered(held_out(21), columns)
+    first = service.credit(answered, "student")
+    monkeypatch.setattr("demo.credit.credit_of", lambda *args: pytest.fail("scored again"))
+    assert service.credit(answered, "student") is first
 
 
 def test_sight_is_the_difference_of_three_scorings(arena: Arena, columns: Columns) -> None:

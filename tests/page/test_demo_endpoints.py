@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo_helpers import QUESTION, endless, until
 
-from demo.contenders import Arena
 from demo.examples import held_out
 from demo.service import Service
-
-QUESTION = "How many yellow shapes are there?"
 
 
 def upload(path: Path) -> Any:
@@ -120,6 +118,8 @@ def test_surprise_and_sketch_give_pictures(client: Any) -> None:
         (([], 2200), "/sketch", "0 to 2199"),
         (("/etc", "embedded"), "/evaluation", "is not one of those found"),
         (("/etc",), "/run", "is not one of those found"),
+        ((None, QUESTION, None), "/compare", "max_new_tokens is None"),
+        ((None, QUESTION, 8, None), "/compare", "temperature is None"),
     ],
 )
 def test_bad_input_is_one_line(client: Any, arguments: tuple[Any, ...], endpoint: str, message: str) -> None:
@@ -148,28 +148,3 @@ def test_a_waiting_visitor_sees_the_place(client: Any, service: Service, monkeyp
         until(job.done)
         time.sleep(0.5)
     until(lambda: not service.arena.alone("cpu").locked())
-
-
-def endless(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the models write slowly and without end."""
-    import dataclasses
-
-    from reopold_vl.rollout.hf import HFEngine
-
-    for contender in arena.contenders:
-        monkeypatch.setattr(type(contender.model), "eos_ids", property(lambda model: (-1,)))
-    stream = HFEngine.stream
-
-    def slow(self: HFEngine, *args: Any, **named: Any) -> Any:
-        for rollout in stream(dataclasses.replace(self, eos_ids=(-1,)), *args, **named):
-            time.sleep(0.05)
-            yield rollout
-
-    monkeypatch.setattr(HFEngine, "stream", slow)
-
-
-def until(condition: Any, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)

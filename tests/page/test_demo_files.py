@@ -4,47 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from demo_helpers import ROLLOUT, TEXTS, store_evaluation
 
 from demo import benchmark, run_view
 from demo.errors import DemoError
 from demo.places import Places
+from demo.service import Service
 from demo.views.benchmark import evaluation_view, item_view
 from demo.views.run import run_page
-from eval.responses import replace_responses
-from eval.types import Problem, Response
 from reopold_vl.zoo.task import problem
-
-TEXTS = {  # problem number: (student, teacher); None where it failed
-    0: ("Answer: 3", "Answer: 3"),
-    1: ("Answer: square", "Answer: circle"),
-    2: ("Answer: 0", "Answer: 7"),
-    3: ("no idea <script>alert(1)</script>", "Answer: 9"),
-    4: (None, "Answer: 1"),
-}
-
-
-def response(number: int, text: str | None, model: str) -> Response:
-    sample = problem("test", number).sample
-    asked = Problem(sample.id, sample.question, sample.answer, "text", tags={"type": (sample.source,)})
-    return Response(
-        "embedded", model, asked, 0, f"{model}{number}", sample.question, text or "",
-        finish_reason="failed" if text is None else "length" if number == 2 else "stop",
-        tokens=9, seconds=0.01 if model == "small" else 0.03, error="too large" if text is None else "",
-    )  # fmt: skip
 
 
 @pytest.fixture
 def evaluated(tmp_path: Path) -> Path:
-    directory = tmp_path / "evals" / "one"
-    for side, (place, model) in enumerate(((directory, "small"), (directory / "baseline", "large"))):
-        place.mkdir(parents=True)
-        stored = [response(number, texts[side], model) for number, texts in TEXTS.items()]
-        replace_responses(place / "responses_embedded.jsonl", stored)
-    info = {"embedded": {"split": "test", "origin": "computed (embedded)"}}
-    (directory / "run.json").write_text(json.dumps({"benches": info}), encoding="utf-8")
-    return directory
+    return store_evaluation(tmp_path / "evals" / "one")
 
 
 def test_an_evaluation_with_filters_and_pictures(evaluated: Path) -> None:
@@ -126,13 +102,6 @@ def test_only_named_directories_are_open(evaluated: Path, tmp_path: Path) -> Non
         run_view.load(root / "run", places)
 
 
-ROLLOUT = {
-    "step": 2, "question": "How many <i>?", "gold": "3", "images": ["data:image/png;base64,AAAA", 'x" onerror="y'],
-    "tokens": ["a<b>", "<|im_end|>"], "rewards": [-2.5, 0.0], "student_logprobs": [-0.1, 0.0],
-    "teacher_logprobs": [-2.6, 0.0], "kept": [True, False], "correct": True,
-}  # fmt: skip
-
-
 def test_a_run_while_it_trains(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "a"
     run.mkdir(parents=True)
@@ -163,15 +132,24 @@ def test_a_broken_run_is_one_line(tmp_path: Path) -> None:
     assert run_page(run_view.TrainingRun(tmp_path, ())).count("has not logged a step") == 1
 
 
-def test_the_endpoints_read_them(client: object, readable: Path, evaluated: Path) -> None:
-    import shutil
+def test_a_run_is_read_again_only_when_it_changed(service: Service, readable: Path, tmp_path: Path) -> None:
+    gradio = pytest.importorskip("gradio", reason="the demo's page needs gradio: pip install -e '.[demo]'")
+    from demo.lab_page import Lab
 
-    shutil.copytree(evaluated, readable / "one", dirs_exist_ok=True)
-    (readable / "run").mkdir(exist_ok=True)
-    (readable / "run" / "metrics.jsonl").write_text('{"step": 4, "reward/mean": -0.5}\n')
-    predict = client.predict  # pyright: ignore[reportAttributeAccessIssue]
-    (name,) = predict(api_name="/evaluations")
-    told = predict(name, "embedded", "both wrong", 1, api_name="/evaluation")
+    lab = Lab(service)
+    page, _, stamp = lab.run(str(readable / "run"), "")
+    assert "step" in page and stamp
+    assert lab.run(str(readable / "run"), stamp) == (gradio.skip(), gradio.skip(), stamp)
+    with (readable / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "reward/mean": -0.25}\n')
+    again, _, newer = lab.run(str(readable / "run"), stamp)
+    assert "-0.25" in again and newer != stamp
+
+
+def test_the_endpoints_read_them(client: Any, readable: Path) -> None:
+    assert client.predict(api_name="/evaluations") == {str(readable / "one"): ["embedded"]}
+    told = client.predict(str(readable / "one"), "embedded", "both wrong", 1, api_name="/evaluation")
     assert told["items"] == 2 and [side["model"] for side in told["sides"]] == ["small", "large"]
-    (run,) = predict(api_name="/runs")
-    assert predict(run, api_name="/run")["metrics"] == [{"step": 4, "reward/mean": -0.5}]
+    assert str(readable / "run") in client.predict(api_name="/runs")
+    first = {"step": 4, "reward/mean": -0.5}
+    assert client.predict(str(readable / "run"), api_name="/run")["metrics"][0] == first

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-QUESTION = "How many yellow shapes are there?"
+from demo_helpers import QUESTION
 
 
 def get(url: str) -> tuple[int, bytes, Any]:
@@ -69,6 +68,30 @@ def test_the_page_names_no_other_place(address: str) -> None:
     assert "default-src 'self'" in policy and "http" not in policy
     loaded = re.findall(rb"""(?:src|href)=["'](https?:)?//([^"'/]+)""", body)
     assert not loaded, loaded
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON", "application/x+json", "multipart/form-data"])
+def test_no_content_type_gets_an_address_past_the_guard(address: str, kind: str) -> None:
+    body = {"data": [{"path": "http://127.0.0.1:9/x.png", "meta": {"_type": "gradio.FileData"}}, QUESTION, 8, 0, 1, 0]}
+    for path in ("call/compare", "run/compare", "queue/join"):
+        request = urllib.request.Request(
+            f"{address}/gradio_api/{path}", json.dumps(body).encode(), {"Content-Type": kind}
+        )
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request, timeout=20)
+
+
+def test_an_upload_must_say_its_size(address: str) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    chunks = iter([b"--x\r\n"])  # sent in chunks, without a length
+    request = urllib.request.Request(f"{address}/gradio_api/upload", chunks, kind, method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="413"):
+        urllib.request.urlopen(request, timeout=20)
+
+
+def test_no_history_is_kept_elsewhere(address: str) -> None:
+    for path in ("runs", "run-history/records", "run-history/buckets"):
+        assert get(f"{address}/gradio_api/{path}")[0] == 404, path
 
 
 def test_a_large_request_is_refused(address: str) -> None:

@@ -145,6 +145,23 @@ def test_a_full_disk_is_one_line_and_the_build_goes_on_afterwards(
     assert files(tmp_path / "out") == files(tmp_path / "straight")
 
 
+def test_a_disk_that_fails_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from data_recipes import finish
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    arguments = ["embedded", "--limit", "5", "--no-contamination", "--output-dir", str(tmp_path / "out")]
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, "census", fails)
+        assert main(arguments) == 1
+    assert "Input/output error; once that is mended, run the same command again" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert main([*arguments[:-1], "/proc/nothing/here"]) == 2
+
+
 def test_the_command_builds_the_embedded_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["embedded", "--limit", "40", "--no-contamination", "--output-dir", str(tmp_path / "out")]
     assert main(arguments) == 0
@@ -166,6 +183,8 @@ def test_the_command_builds_the_embedded_task(tmp_path: Path, capsys: pytest.Cap
         (["geometry3k", "--limit", "0"], "limit is 0"),
         (["geometry3k", "--map", "question"], "THEIRS=OURS"),
         (["embedded", "--max-prompt-tokens", "9"], "processor is None"),
+        (["embedded", "--teacher", "zoo:teacher", "--teacher-samples", "0"], "teacher_samples is 0"),
+        (["embedded", "--teacher", "zoo:teacher", "--teacher-temperature", "0"], "1 at --teacher-temperature 0"),
         (["--restore", "typos", "--output-dir", "x"], "unknown filter 'typos'"),
         (["--restore", "contamination"], "--output-dir"),
         (["mathvista"], "--i-know"),

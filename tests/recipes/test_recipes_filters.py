@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from building import built, encoded, files, kept_rows, picture, rejected, row
+from building import built, encoded, kept_rows, picture, rejected, row
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_recipes.build import main
 from data_recipes.builder import Tools
 from data_recipes.check import Unreadable, answer_type, check_row
-from data_recipes.config import BuildConfig
+from data_recipes.filters import prompt_characters
 from data_recipes.hashes import perceptual_hash, question_key
 from data_recipes.near import HashIndex
-from data_recipes.types import Checked, RecipeError
+from data_recipes.types import Checked
 from reopold_vl.types import VisualSample
 
 
@@ -137,12 +134,27 @@ def test_rows_of_the_wrong_difficulty_are_taken_out(tmp_path: Path) -> None:
     found = taken_out(tmp_path, rows, tools=Tools(pass_rates=rates))  # type: ignore[arg-type]
     assert [name for name in found if found[name] == "pass_rate"] == [f"row-{n}" for n in range(80) if n % 4 != 1]
     assert asked == [number for number in range(80) if number != 1]  # nothing is sampled for what is out already
+    reasons = [one["reason"] for one in rejected(tmp_path / "out") if one["filter"] == "pass_rate"]
+    assert reasons[0].startswith("solved in 0.0% of") and reasons[2].startswith("no answer could be drawn, asked")
 
 
 def test_prompts_too_long_in_tokens_are_taken_out(tmp_path: Path) -> None:
-    tools = Tools(count_tokens=lambda one: len(one.sample.question.split()))
-    rows = [row(0), row(1, question="a b c d e f g h i j k")]
-    assert taken_out(tmp_path, rows, tools=tools, max_prompt_tokens=10, processor="any") == {"row-1": "prompt_length"}
+    def count(one: Checked) -> int:
+        if "<|im_end|>" in one.sample.question:
+            raise ValueError("it contains a special token")
+        return len(one.sample.question.split())
+
+    rows = [row(0), row(1, question="a b c d e f g h i j k"), row(2, question="What <|im_end|>"), row(3)]
+    settings: dict[str, Any] = {"max_prompt_tokens": 10, "processor": "any"}
+    found = taken_out(tmp_path, rows, tools=Tools(count_tokens=count), **settings)
+    assert found == {"row-1": "prompt_length", "row-2": "prompt_length"}
+    assert "it contains a special token" in rejected(tmp_path / "out")[1]["reason"]
+
+
+def test_choices_count_where_the_question_does_not_hold_them() -> None:
+    sample = VisualSample("x", "Is it red?", "red", (), ("red", "blue"), system="Look.")
+    checked = check_row(lambda one: one["sample"], 0, {"sample": sample})
+    assert isinstance(checked, Checked) and prompt_characters(checked) == len("Look.Is it red?blue")
 
 
 def test_shares_are_kept_and_what_goes_is_listed(tmp_path: Path) -> None:
@@ -153,67 +165,6 @@ def test_shares_are_kept_and_what_goes_is_listed(tmp_path: Path) -> None:
     assert manifest["rows"]["rejected"] == {"share_source": 75}
     numbers = [one["number"] for one in kept] + [one["number"] for one in rejected(tmp_path / "out")]
     assert sorted(numbers) == list(range(100))
-
-
-@pytest.mark.parametrize(
-    ("name", "off"),
-    [
-        ("missing_answer", {"require_answer": False}),
-        ("image_size", {"min_side": 0, "max_pixels": 0, "max_aspect": 0.0}),
-        ("duplicate_question", {"duplicate_question": "off"}),
-        ("share_source", {"max_share_source": 1.0}),
-    ],
-)
-def test_restoring_gives_what_a_build_without_the_filter_would_have(tmp_path: Path, name: str, off: dict) -> None:
-    rows = [row(number % 50, id=f"row-{number}", source="ab"[number % 50 > 40]) for number in range(120)]
-    rows[3] |= {"answer": ""}
-    rows[4] |= {"images": resized(4, 40, 6)}
-    rows[5] |= {"broken": True}
-    rows[6] |= {"images": resized(4, 40, 6), "answer": ""}
-    settings = {"max_share_source": 0.6, "shard_rows": 20}
-    built(rows, tmp_path / "out", **settings)
-    out = str(tmp_path / "out")
-    assert any(one["filter"] == name for one in rejected(tmp_path / "out"))
-    (tmp_path / "out" / "mine.txt").write_text("a note")
-    assert main(["--restore", name, "--output-dir", out]) == 0
-    assert (tmp_path / "out" / "mine.txt").read_text() == "a note"
-    (tmp_path / "out" / "mine.txt").unlink()
-    built(rows, tmp_path / "straight", **{**settings, **off})
-    assert files(tmp_path / "out") == files(tmp_path / "straight")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "straight"]
-
-
-def test_an_interrupted_restoration_is_finished_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from data_recipes import restore
-
-    rows = [row(0), row(1, answer=""), row(2)]
-    built(rows, tmp_path / "out")
-    built(rows, tmp_path / "straight", require_answer=False)
-    arguments, real, moved = ["--restore", "missing_answer", "--output-dir", str(tmp_path / "out")], os.replace, []
-
-    def die(source: Path, target: Path) -> None:
-        moved.append(source)
-        if len(moved) == 4:
-            raise KeyboardInterrupt
-        real(source, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(restore, "os", SimpleNamespace(replace=die))
-        assert main(arguments) == 130
-    assert files(tmp_path / "out") != files(tmp_path / "straight")
-    assert main(arguments) == 0
-    assert files(tmp_path / "out") == files(tmp_path / "straight")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "straight"]
-
-
-def test_restoring_refuses_files_that_were_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    built([row(0), row(1, answer="")], tmp_path / "out")
-    shard = next((tmp_path / "out" / "data").iterdir())
-    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
-    assert main(["--restore", "missing_answer", "--output-dir", str(tmp_path / "out")]) == 2
-    assert "has changed since it was built" in capsys.readouterr().err
-    with pytest.raises(RecipeError, match="of unreadable, image_not_found, no_response rows there is no sample"):
-        BuildConfig().without("unreadable")
 
 
 @pytest.mark.parametrize(

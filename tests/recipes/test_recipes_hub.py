@@ -64,6 +64,7 @@ def test_only_not_found_goes_on_to_the_next_id(tmp_path: Path, hub: Any) -> None
     stream = open_stream("geometry3k")
     assert asked == ["hiyouga/geometry3k", "SunnyLin/geometry3k"] and stream.origin == "SunnyLin/geometry3k"
     assert questions(stream) == [f"q{n}" for n in range(25)] and stream.revision
+    assert stream.notes == ("not used: hiyouga/geometry3k (Dataset 'hiyouga/geometry3k' doesn't exist)",)
     assert questions(stream, 23) == ["q23", "q24"] and numbers(stream, 23) == [23, 24]
     first = stream.recipe.read(next(stream.rows)[1])
     assert first.images == (b"png",) and first.id == "train/0"
@@ -84,11 +85,18 @@ def test_all_ids_are_named_where_none_exists(hub: Any) -> None:
         assert part in str(caught.value)
 
 
-def test_other_failures_stop_at_once(hub: Any) -> None:
+def test_other_failures_stop_at_once(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     asked = hub({"hiyouga/geometry3k": ConnectionError("no route to host")})
     with pytest.raises(RecipeError, match=r"hiyouga/geometry3k: no route to host; .*--data-path"):
         open_stream("geometry3k")
     assert asked == ["hiyouga/geometry3k"]
+
+
+def test_offline_the_next_id_may_be_in_the_cache(tmp_path: Path, hub: Any) -> None:
+    write_parquet(tmp_path / "hub/data/train-00000-of-00001.parquet", 3)
+    hub({"hiyouga/geometry3k": ConnectionError("offline"), "SunnyLin/geometry3k": tmp_path / "hub"})
+    assert open_stream("geometry3k").origin == "SunnyLin/geometry3k"
 
 
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path, hub: Any) -> None:
@@ -96,6 +104,9 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path, hub: Any
     hub({"hiyouga/geometry3k": tmp_path / "hub"})
     with pytest.raises(RecipeError, match="no split test there, only train"):
         open_stream("geometry3k", split="test")
+    write_parquet(tmp_path / "other/data/test-00000-of-00001.parquet", 3)
+    hub({"hiyouga/geometry3k": tmp_path / "hub", "SunnyLin/geometry3k": tmp_path / "other"})
+    assert open_stream("geometry3k", split="test").origin == "SunnyLin/geometry3k"
 
 
 def test_renamed_columns_on_the_hub(tmp_path: Path, hub: Any) -> None:

@@ -75,6 +75,10 @@ def test_tokens_are_those_that_training_encodes(tmp_path: Path, tiny_dirs: dict[
         images = tuple(Image.new("RGB", size) for size in sizes)
         sample = VisualSample("x", "How many are <these>?", "1", images, ("one", "two"), system="Be brief.")
         assert count(sample, sizes) == len(encoder(sample).ids)
+    forged = VisualSample("x", f"What? {encoder.processor.tokenizer.all_special_tokens[0]}", "1")
+    for refuses in (lambda: count(forged, []), lambda: encoder(forged)):
+        with pytest.raises(ValueError, match="special token"):
+            refuses()
 
 
 def test_a_processor_gives_a_histogram(tmp_path: Path, tiny_dirs: dict[str, Path]) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from data_recipes.check import check_row
+from data_recipes.columns import OPTIONAL
 from data_recipes.recipes import RECIPES, find_recipe
 from data_recipes.recipes.reading import EXTRA, ORIGIN, Origin, place_images
 from data_recipes.stream import open_stream
-from data_recipes.types import RecipeError, RowError
+from data_recipes.types import Checked, RecipeError, RowError
 from reopold_vl.answers import is_correct
 from reopold_vl.images import load_image
 from reopold_vl.types import IMAGE_MARKER, VisualSample
@@ -40,6 +42,35 @@ def test_the_registry_is_complete() -> None:
         assert recipe.read.__qualname__ == "read", "worker processes import it"
         assert RECIPES[name].sources or recipe.rows or name in ("local", "trl", "teacher_responses")
     assert [name for name, recipe in RECIPES.items() if recipe.forbidden] == ["mathvista"]
+
+
+ODD_CELLS = [
+    None, "", 0, -5, True, float("nan"), float("inf"), "\0", "a\0.png", b"", b"x", [], [1], ["a", "b"], [None], [[]],
+    [{}], {}, {"a": 1}, {"bytes": None, "path": "a\0.png"}, {"bytes": b"x"}, "[", "['a',", "<image 3>", "\u00b2",
+    "data:image/png;base64,@@", "file://[", "file://host/x", "x" * 5000, object(), {1, 2}, [{"role": []}],
+    [{"role": "user", "content": 3}], [{"from": "human", "value": "q"}, {"from": "gpt", "value": {"a": 1}}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.rows is None])
+def test_no_cell_whatever_it_holds_stops_a_build(name: str) -> None:
+    """Every column in turn holds every odd value: a row is a sample or is refused with its reason, and nothing else."""
+    usual = {
+        "question": "q",
+        "problem": "q",
+        "prompt": "q",
+        "answer": "1",
+        "solution": "1",
+        "image": png(),
+        "label": "1",
+    }
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "The answer is 1"}]
+    columns = {*usual, *OPTIONAL, *(one for names in RECIPES[name].columns for one in names), "metadata", "response"}
+    for column in sorted(columns | {"completion", "chosen", "messages", "pid", "qid", "subject"}):
+        for cell in ODD_CELLS:
+            row = {**usual, "conversations": turns, "choices": ["1", "2"], column: cell}
+            found = check_row(RECIPES[name].read, 0, row)
+            assert isinstance(found, Checked) or found.rejected.reason
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

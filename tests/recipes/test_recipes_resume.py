@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from building import built, files, kept_rows, row
+from building import built, files, kept_rows, picture, row
 
 from data_recipes.balance import choose, quotas
 from data_recipes.build import main
@@ -69,6 +69,37 @@ def test_other_settings_do_not_go_on_with_an_interrupted_build(tmp_path: Path) -
         built(dying_at(-1), tmp_path / "out", num=200, shard_rows=31)
     manifest = built(dying_at(-1), tmp_path / "out", num=200, shard_rows=31, resume=False)
     assert manifest["rows"]["read"] == 200
+
+
+def test_other_settings_start_over_where_nothing_is_committed(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        built(dying_at(10), tmp_path / "out", num=200, shard_rows=30)
+    built(dying_at(-1), tmp_path / "out", num=200, shard_rows=31)
+    built(dying_at(-1), tmp_path / "straight", num=200, shard_rows=31)
+    assert files(tmp_path / "out") == files(tmp_path / "straight")
+
+
+def test_a_file_or_mixture_that_has_changed_is_not_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(1).save(tmp_path / "1.png")
+    cells = '{"question": "How many?", "answer": "%d", "image": "1.png"}\n'
+    data, mixture = tmp_path / "rows.jsonl", tmp_path / "recipe.yaml"
+    mixture.write_text("- {recipe: local, data_path: rows.jsonl}\n- {recipe: embedded, limit: 3}\n")
+    commands = [
+        ["local", "--data-path", str(data), "--no-contamination", "--output-dir", str(tmp_path / "out")],
+        ["--mix", str(mixture), "--no-contamination", "--output-dir", str(tmp_path / "mixed")],
+    ]
+    for count in (1, 2):
+        data.write_text("".join(cells % number for number in range(count)))
+        for command in commands:
+            assert main(command) == (0 if count == 1 else 2)
+    errors = capsys.readouterr().err.splitlines()
+    assert sum("holds a finished data set with revision='sha256:" in line for line in errors) == 2
+    data.write_text(cells % 0)
+    assert main(commands[1]) == 0  # as it was
+    mixture.write_text(mixture.read_text() + "  weight: 2\n")
+    assert main(commands[1]) == 2
 
 
 @pytest.mark.parametrize("step", ["move", "card", "sheet", "manifest"])

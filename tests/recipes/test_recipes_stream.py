@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import pickle
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_recipes.columns import column_renames
+from data_recipes.recipes import find_recipe
 from data_recipes.stream import Stream, open_stream
-from data_recipes.types import RecipeError, RowError
+from data_recipes.types import Recipe, RecipeError, RowError
 
 
 def numbers(stream: Stream, skip: int = 0) -> list[int]:
@@ -43,6 +46,10 @@ def write_lines(file: Path, count: int, **more: Any) -> Path:
     return file
 
 
+def recipe_needing(*names: str) -> Recipe:
+    return replace(find_recipe("geometry3k"), columns=tuple((name,) for name in names))
+
+
 def test_an_unknown_split_names_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="split is 'dev': geometry3k has train, validation, test"):
         open_stream("geometry3k", split="dev")
@@ -50,6 +57,33 @@ def test_an_unknown_split_names_the_known_ones() -> None:
         open_stream("embedded", limit=0)
     with pytest.raises(RecipeError, match="local reads files of yours: give --data-path"):
         open_stream("local")
+    with pytest.raises(RecipeError, match=r"data_path is rows\.jsonl: embedded computes its rows"):
+        open_stream("embedded", data_path="rows.jsonl")
+
+
+def test_parquet_is_read_where_a_listing_lies_beside_it(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data.parquet", 3)
+    write_lines(tmp_path / "items.jsonl", 5)
+    stream = open_stream("geometry3k", data_path=tmp_path)
+    assert questions(stream) == ["q0", "q1", "q2"]
+    assert stream.notes == ("not read, since data.parquet lies beside: items.jsonl",)
+    assert open_stream("geometry3k", data_path=tmp_path / "data.parquet").notes == ()
+
+
+def test_the_revision_of_local_files_is_their_content(tmp_path: Path) -> None:
+    def revision(folder: str, *counts: int) -> str:
+        (tmp_path / folder).mkdir()
+        for place, count in enumerate(counts):
+            write_lines(tmp_path / folder / f"train-{place}.jsonl", count)
+        return open_stream("local", data_path=tmp_path / folder).revision
+
+    assert revision("a", 2, 3) == revision("b", 2, 3) != revision("c", 3, 2)
+
+
+def test_columns_that_come_late_are_seen(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": "1"}] * 500 + [{"question": "q", "answer": "1", "image": "a.png"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert open_stream("local", data_path=tmp_path / "rows.jsonl").total == 501
 
 
 def test_folders_in_the_hubs_layout(tmp_path: Path) -> None:
@@ -79,7 +113,9 @@ def test_a_missing_column_names_what_is_there_and_the_way_out(tmp_path: Path) ->
     with pytest.raises(RecipeError) as caught:
         open_stream("geometry3k", data_path=file)
     assert "no column problem" in str(caught.value) and "problems, gold, images" in str(caught.value)
-    assert "--map problems=problem" in str(caught.value)
+    assert "no column answer" in str(caught.value) and "--map problems=problem YOUR_COLUMN=answer" in str(caught.value)
+    with pytest.raises(RecipeError, match="--map problem=question answer=solution"):
+        column_renames(recipe_needing("question", "solution"), ["problem", "answer"], {}, "rows")
     with pytest.raises(RecipeError, match="'problms' is no column of the data; columns: problems, gold, images"):
         open_stream("geometry3k", data_path=file, mapping={"problms": "problem"})
     with pytest.raises(RecipeError, match="'qestion' is none of ours"):
