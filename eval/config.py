@@ -47,7 +47,8 @@ class EvalConfig:
     """Split of the benchmarks; by default each one's own."""
 
     data_path: str | None = None
-    """Local data in the Hub's schema in place of a download: parquet, jsonl, or a directory of them."""
+    """Local data in the Hub's schema in place of a download: parquet, jsonl, or a directory of them; with several
+    benchmarks NAME=PATH for each, separated by commas (those without a path are downloaded)."""
 
     prompt: str | None = None
     """How problems are worded: one of the benchmark's prompts (see --list); by default its first."""
@@ -132,6 +133,11 @@ class EvalConfig:
         _require(0 < self.min_pixels <= self.max_pixels, "min_pixels", self.min_pixels, "1 to max_pixels")
         _require(self.n == 1 or self.temperature > 0, "n", self.n, "1 at temperature 0 (greedy answers are all alike)")
         _require(bool(self.benches), "bench", repr(self.bench), "names separated by commas")
+        if self.data_path is not None and len(self.benches) > 1:
+            named = [part.partition("=") for part in _names(self.data_path)]
+            good = all(mark and path and name in self.benches for name, mark, path in named)
+            allowed = "NAME=PATH for benchmarks of --bench, separated by commas, where there are several"
+            _require(good, "data_path", self.data_path, allowed)
         if self.judge is not None:
             web = re.match(r"https?://[^/\s]+", self.judge)
             _require(web is not None, "judge", self.judge, "an address such as http://localhost:8000/v1")
@@ -142,6 +148,12 @@ class EvalConfig:
     @property
     def benches(self) -> tuple[str, ...]:
         return _names(self.bench)
+
+    def data_path_of(self, bench: str) -> str | None:
+        """Where a benchmark's local data lies; None where it is to be downloaded."""
+        if self.data_path is None or (len(self.benches) == 1 and f"{bench}=" not in self.data_path):
+            return self.data_path
+        return dict(part.split("=", 1) for part in _names(self.data_path)).get(bench)
 
     @property
     def exports(self) -> tuple[str, ...]:

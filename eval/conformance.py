@@ -76,6 +76,8 @@ def read_file(path: Path) -> Contents:
 
 
 def _benchmark(path: Path) -> Benchmark:
+    if not path.is_file():
+        raise ConformanceError(f"{path}: no such file")
     names = [name for name in BENCHES if path.name.lower().startswith(name)]
     if not names:
         raise ConformanceError(f"{path.name}: the file's name must begin with one of {', '.join(BENCHES)}")

@@ -195,7 +195,8 @@ def _outcome(points: Sequence[AccuracyTime], problems: int, batch_size: int, tem
     else:
         found = None
         best = max(points[1:], key=lambda point: point.accuracy)
-        outcome = f"no number of samples tried reaches {target}: the best is {best.label} with {best.accuracy:.1%}"
+        reached = f"{best.accuracy:.1%} (sampled at temperature {temperature})"
+        outcome = f"no number of samples tried reaches {target}: the best is {best.label} with {reached}"
     return MatchedAccuracy(
         problems=problems,
         batch_size=batch_size,

@@ -60,6 +60,9 @@ def measure(config: EvalConfig, *, command: str) -> tuple[list[Answers], Speed |
         if config.speed:
             speed = measure_run_speed(tasks[0], models, directory, config)
     _write_run(directory / RUN_FILE, config, tasks, models, command)  # with what only loaded models tell
+    names = {path.stem.removeprefix("responses_") for path in directory.glob("responses_*.jsonl")}
+    if others := sorted(names - {task.bench.name for task in tasks}):
+        print(f"{directory} also holds answers to {', '.join(others)}: --score {directory} reports on all of them")
     baseline = responses.get("baseline", [None] * len(tasks))
     info = read_run(directory)["benches"]
     answers = [

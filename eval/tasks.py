@@ -89,7 +89,7 @@ class Model:
 
 def load_task(bench: Benchmark, config: EvalConfig, dtype: str) -> Task:
     """The benchmark's problems, with a line on the terminal on where they come from and what failed."""
-    loaded = load_problems(bench, split=config.split, data_path=config.data_path, limit=config.limit)
+    loaded = load_problems(bench, split=config.split, data_path=config.data_path_of(bench.name), limit=config.limit)
     print(f"{bench.name}: {loaded.summary()}")
     for note in loaded.notes:
         print(f"{bench.name}: {note}")

@@ -76,7 +76,7 @@ def image_reference(
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
         return _fetch(source, allow_url)
     if isinstance(source, str) and source.startswith("file://"):
-        source = url2pathname(urllib.parse.urlsplit(source).path)
+        source = url2pathname(source.removeprefix("file://").removeprefix("localhost"))
     if isinstance(source, str | Path) and str(source).strip():
         return Path(base_dir or "", source)
     allowed = "a PIL image, path, bytes, {'bytes', 'path'} dict, data URI or URL"

@@ -29,7 +29,8 @@ def find_files(path: Path, prefix: str = "train", *, prefer: str = "") -> list[P
     """
     if path.is_file():
         if path.suffix not in SUFFIXES:
-            raise DataError(f"{path}: files of this kind are not read; allowed: {', '.join(SUFFIXES)}")
+            advice = "; python -m data_recipes.build local converts it" if path.suffix in (".csv", ".tsv") else ""
+            raise DataError(f"{path}: files of this kind are not read; allowed: {', '.join(SUFFIXES)}{advice}")
         return [path]
     if not path.is_dir():
         beside = path.parent.iterdir() if path.parent.is_dir() else ()

@@ -229,6 +229,7 @@ BAD = {
     "missing": "no/such file.png",
     "directory": "/",
     "null byte": "a\0b.png",
+    "broken file url": "file://[",
     "long name": "x" * 5000,
     "blank": " ",
     "number": 5,

@@ -83,7 +83,7 @@ def test_files_of_one_name_are_kept_apart(tmp_path: Path) -> None:
         ("other_dev.jsonl", "{}\n", "must begin with one of mathvista"),
         ("mathvista_dev.jsonl", "", "no row could be read (empty file)"),
         ("mathvista_dev.jsonl", "{}\n", "response must be a text"),
-        ("mathvista_missing.jsonl", None, "cannot read"),
+        ("mathvista_missing.jsonl", None, "no such file"),
     ],
 )
 def test_bad_files(
