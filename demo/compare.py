@@ -92,7 +92,9 @@ class Column:
 Columns = tuple[Column, ...]
 
 
-def race(arena: Arena, contenders: Sequence[Contender], sample: VisualSample, sampling: Sampling) -> Iterator[Columns]:
+def race(
+    arena: Arena, contenders: Sequence[Contender], sample: VisualSample, sampling: Sampling
+) -> Generator[Columns, None, None]:
     """Columns of all contenders, again and again while the answers grow; the last ones are finished.
 
     Closing the iterator stops the models at their next token. A model that cannot take the question has a column of

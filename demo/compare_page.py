@@ -58,11 +58,13 @@ def _wire_answers(tab: CompareTab, parts: dict[str, Any]) -> None:
         trigger_mode="once",
         **PRIVATE,
     )
-    recolour, scoring = friendly(tab.recolour), {"concurrency_id": MODELS, "show_progress": "minimal", **PRIVATE}
-    stopped = parts["stop"].click(tab.stop, None, [cards, answered], cancels=[asked], **QUICK)
-    stopped.then(recolour, [*seen_so_far, *lights], coloured, **scoring)
+    parts["stop"].click(None, None, None, cancels=[asked], **QUICK)
+    stops = gr.Number(0, visible="hidden")  # a state would not tell the page of its change
+    asked.then(tab.stopped, stops, [cards, answered, stops], **QUICK)
+    scoring = {"concurrency_id": MODELS, "show_progress": "minimal", **PRIVATE}
+    stops.change(friendly(tab.recolour), [*seen_so_far, *lights], coloured, **scoring)
     for light in lights:
-        light.change(recolour, [*seen_so_far, *lights], coloured, trigger_mode="always_last", **QUICK)
+        light.change(friendly(tab.recolour), [*seen_so_far, *lights], coloured, trigger_mode="always_last", **QUICK)
     parts["check"].click(friendly(tab.check_sight), [*seen_so_far, parts["looker"]], seen, **scoring)
     uncovered = [cards, parts["revealed"], coloured, seen, parts["ballot"], parts["ballots"]]
     for choice, button in parts["votes"].items():

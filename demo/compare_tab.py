@@ -6,6 +6,7 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,24 +24,33 @@ from demo.views.markup import notice
 from reopold_vl.report.page import data_uri
 from reopold_vl.types import VisualSample
 
-MAX_ANSWERING = 32
+STOP_SECONDS = 5.0
+MAX_RUNNING = 32
 PICTURE = "picture"  # the tab of the picture, where the other one is the drawing
 _BLIND = notice("Both models are answering. The answers appear together, so that speed gives nothing away.")
 _COVERED = notice("Covered until you have voted.")
+_STOPPED = notice("Stopped before both had answered, so there is nothing to vote on.")
+
+
+@dataclass
+class Running:
+    """A question whose answers are written: what there is of them, and whether more may come."""
+
+    blind: bool
+    answered: Answered | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
 class CompareTab:
     """Handlers of the tab.
 
-    `answering` holds what each session's running question has so far, and whether it is a blind one: what is left of it
-    when its stop button has ended it. `ballot` is the name of a vote that is still open; as long as there is one,
-    nothing may tell whose answer is whose.
+    `running` holds what the newest sessions ask just now, in case that it is stopped. `ballot` is the name of a vote
+    that is still open; as long as there is one, nothing may tell whose answer is whose.
     """
 
     service: Service
-    answering: OrderedDict[str, tuple[Answered, bool]] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    running: OrderedDict[str, Running] = field(default_factory=OrderedDict)
 
     def ask(
         self,
@@ -63,16 +73,24 @@ class CompareTab:
         """
         sampling = self.service.sampling(temperature, top_p, seed, max_new_tokens)
         sample = self.service.sample(image, question, known)
-        session = request.session_hash or ""
-        answered = None
+        running = self.running[request.session_hash or ""] = Running(blind)
+        while len(self.running) > MAX_RUNNING:  # of pages that were closed, nobody asks what was left
+            self.running.popitem(last=False)
         hidden = gr.update(visible=False)
         below: tuple[Any, ...] = (None, "", credit_view.idle(), sight_view.idle())  # what belongs to the last question
-        for answered in self.service.compare(sample, sampling):
-            self._remember(session, answered, blind)
-            shown = _BLIND if blind else self._cards(answered)
-            yield shown, *below, hidden, hidden
-            below = (gr.skip(),) * len(below)  # once is enough, and the stop button sets it
-        self._forget(session)
+        try:
+            with closing(self.service.compare(sample, sampling)) as frames:
+                for answered in frames:
+                    running.answered = answered
+                    yield _BLIND if blind else self._cards(answered), *below, hidden, hidden
+                    below = (gr.skip(),) * len(below)
+        except ValueError:
+            self.running.pop(request.session_hash or "", None)
+            raise
+        finally:
+            running.ended.set()
+        self.running.pop(request.session_hash or "", None)
+        answered = running.answered
         assert answered is not None
         credits = {
             student: self._credit(answered, student, mixture, entropy_share) for student in self.service.arena.students
@@ -84,32 +102,24 @@ class CompareTab:
             return
         yield self._cards(answered), answered, "", credits[role], sight_view.idle(), hidden, hidden
 
-    def stop(self, request: gr.Request) -> tuple[Any, Any]:
-        """Leave on the page what was there when the answers were stopped."""
-        answered, blind = self._forget(request.session_hash or "")
-        if answered is None:
-            return gr.skip(), gr.skip()
-        if blind:
-            return notice("Stopped before both had answered, so there is nothing to vote on."), None
-        stopped = answered.stopped()
-        return self._cards(stopped), stopped
+    def stopped(self, count: int, request: gr.Request) -> tuple[Any, Any, Any]:
+        """After the question, whatever ended it: where that was the stop button, leave what was written until then.
 
-    def _remember(self, session: str, answered: Answered, blind: bool) -> None:
-        """For the stop button; sessions that were closed while they ran fall out in time."""
-        with self._lock:
-            self.answering[session] = answered, blind
-            self.answering.move_to_end(session)
-            while len(self.answering) > MAX_ANSWERING:
-                self.answering.popitem(last=False)
-
-    def _forget(self, session: str) -> tuple[Answered | None, bool]:
-        with self._lock:
-            return self.answering.pop(session, (None, False))
+        `count` counts the stopped ones; when it changes, what there is of the answer gets its credit.
+        """
+        running = self.running.pop(request.session_hash or "", None)
+        if running is None or running.answered is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        running.ended.wait(STOP_SECONDS)  # for its last token
+        if running.blind:
+            return _STOPPED, None, gr.skip()
+        answered = running.answered.stopped()
+        return self._cards(answered), answered, count + 1
 
     def recolour(
         self, answered: Answered | None, ballot: str | None, mixture: float, entropy_share: float, role: str
     ) -> str:
-        """The same numbers at another lambda and beta; of a stopped answer the first ones."""
+        """The same numbers at another lambda and beta."""
         if ballot:
             return _COVERED
         if answered is None:

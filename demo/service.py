@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,10 +84,11 @@ class Service:
         if tokens > encoder.max_prompt_tokens:
             raise DemoError(f"question: {tokens:,} tokens; allowed are {encoder.max_prompt_tokens:,} with the picture")
 
-    def compare(self, sample: VisualSample, sampling: Sampling) -> Iterator[Answered]:
+    def compare(self, sample: VisualSample, sampling: Sampling) -> Generator[Answered, None, None]:
         """All models answer; each value holds the answers so far."""
-        for columns in race(self.arena, self.arena.contenders, sample, sampling):
-            yield Answered(sample, columns)
+        with closing(race(self.arena, self.arena.contenders, sample, sampling)) as frames:
+            for columns in frames:
+                yield Answered(sample, columns)
 
     def answer(self, role: str, sample: VisualSample, sampling: Sampling) -> Answered:
         """One model's finished answer."""

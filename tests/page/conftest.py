@@ -106,7 +106,7 @@ def grid(tmp_path: Path) -> Path:
     return tmp_path / "grid.png"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright keeps an event loop in this thread as long as it runs
 def browser() -> Iterator[Any]:
     """Debian's Chromium under playwright; skipped where one of them is missing."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")

@@ -170,8 +170,14 @@ def test_who_waits_sees_the_place(visit: Any, client: Any, service: Service, mon
     job = client.submit(None, QUESTION, 128, api_name="/compare")
     until(lambda: len(job.outputs()) > 1)
     tab = visit()
+    place = "/queue: \\d+\\/\\d+/.test(document.querySelector('#rv-answers').textContent)"
     tab.page.click("#rv-ask")
-    tab.page.wait_for_function("/queue: \\d+\\/\\d+/.test(document.querySelector('#rv-answers').textContent)")
+    tab.page.wait_for_function(place)
+    tab.page.click("#rv-stop")
+    tab.page.wait_for_function(f"!{place}")
+    assert tab.page.is_visible("#rv-answers .rv-steps")  # back to where it was
+    tab.page.click("#rv-ask")
+    tab.page.wait_for_function(place)
     job.cancel()
     tab.page.wait_for_selector('#rv-answers [data-state="running"]')
     tab.page.click("#rv-stop")

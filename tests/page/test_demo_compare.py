@@ -71,7 +71,7 @@ def test_closing_ends_the_threads(arena: Arena) -> None:
     before = threading.active_count()
     running = race(arena, arena.contenders, held_out(0), Sampling())
     next(running)
-    running.close()  # pyright: ignore[reportAttributeAccessIssue]
+    running.close()
     assert threading.active_count() == before and not arena.alone("cpu").locked()
 
 
