@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reopold_vl.config import DataConfig, ModelConfig, OptimConfig, RolloutConfig, TrainConfig
+from reopold_vl.config import DataConfig, OptimConfig, RolloutConfig, StudentConfig, TeacherConfig, TrainConfig
 from reopold_vl.objectives import Reopold
 
 # Found on the embedded validation split; docs/log.md tells what else was tried.
@@ -34,8 +34,8 @@ def _paper_visual(student: str, teacher: str, name: str) -> TrainConfig:
     return replace(
         _PAPER_VISUAL,
         name=name,
-        student=ModelConfig(student, compute="bfloat16"),
-        teacher=ModelConfig(teacher, dtype="bfloat16"),
+        student=StudentConfig(student, compute="bfloat16"),
+        teacher=TeacherConfig(teacher, dtype="bfloat16"),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from reopold_vl.check import check_pair
 from reopold_vl.collate import collate_rollouts
-from reopold_vl.config import ConfigError, ModelConfig, TrainConfig
+from reopold_vl.config import ConfigError, ModelConfig, StudentConfig, TrainConfig
 from reopold_vl.models import ModelError, VisionLanguageModel, load_model
 from reopold_vl.optim import build_optimizer
 from reopold_vl.policy import Policy
@@ -69,7 +69,7 @@ def test_a_pair_in_bf16_passes_the_check(half: VisionLanguageModel, prompts: lis
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_student_that_is_trained_keeps_fp32_weights(dtype: str) -> None:
     with pytest.raises(ConfigError, match=f"student.dtype is {dtype}: allowed is float32"):
-        TrainConfig(student=ModelConfig("zoo:student", dtype=dtype))  # pyright: ignore[reportArgumentType]
+        TrainConfig(student=StudentConfig("zoo:student", dtype=dtype))  # pyright: ignore[reportArgumentType]
 
 
 def test_flash_attention_needs_half_precision() -> None:
