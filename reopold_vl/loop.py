@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from reopold_vl import assemble, checkpoint, rundir
+from reopold_vl import assemble, checkpoint, outcome, rundir
 from reopold_vl.assemble import Parts
 from reopold_vl.config import TrainConfig
 from reopold_vl.grading import accuracy, grade, grade_rollout, write_graded
@@ -148,7 +148,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
         assemble.open_run(config, resume=resume)
         print(*parts.splits.notes, *assemble.advice(config), f"pair: {parts.pair}", sep="\n")
         print(f"measuring student and teacher on {len(parts.splits.test):,} test problems, then training", flush=True)
-        graded = assemble.measure_baselines(config, parts)
+        graded = outcome.measure_baselines(config, parts)
         assemble.restore(config, parts)
         first = parts.progress.step + 1 if parts.progress.step else 0
         with RunLog(
@@ -159,6 +159,6 @@ def train(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
         ) as log:
             run_steps(config, parts, log, stop)
         checkpoint.write_atomically(config.run_dir / rundir.STUDENT_DIR, parts.student.save)
-        graded["after"] = assemble.measure(config, parts.student, parts.splits.test, "student after, test problems")
+        graded["after"] = outcome.measure(config, parts.student, parts.splits.test, "student after, test problems")
         write_graded(graded["after"], config.run_dir / "test_after.jsonl")
-    return assemble.report(config, parts, graded)
+    return outcome.report(config, parts, graded)

@@ -77,8 +77,9 @@ ABOUT = {"demo": {"gradio"}, "eval/metric": {"evaluate", "datasets"}}
 IMPORTERS = {
     "train": set(),
     "loop": {"train"},
-    "assemble": {"loop"},
-    "config": {"config_file", "presets", "cli", "assemble", "loop", "train"},
+    "assemble": {"loop", "outcome"},
+    "outcome": {"loop"},
+    "config": {"config_file", "presets", "cli", "assemble", "outcome", "loop", "train"},
     "presets": {"cli", "assemble"},
 }
 # Slow or optional: imported inside the function that needs them.
