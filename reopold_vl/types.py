@@ -68,6 +68,18 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class TeacherScores:
+    """log pi_T of the response tokens, [B, T] on the CPU; entries outside the response are 0.
+
+    `spans` numbers the text spans of a teacher with another vocabulary: tokens of one rollout with the same number
+    share a span, and `logprobs` then holds on each of them log pi_T of the whole span. None: each token is its own.
+    """
+
+    logprobs: Float[Tensor, "batch time"]
+    spans: Int[Tensor, "batch time"] | None = None
+
+
+@dataclass(frozen=True)
 class ScoredBatch:
     """Everything an objective may look at; [B, T] over response tokens only, no gradient.
 
