@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from data_recipes.config import FILTERS, BuildConfig
+from data_recipes.manifest import MANIFEST
 from data_recipes.types import RecipeError
 from reopold_vl.cli_errors import fail, nearest, parse_flags
 
 PROGRAM = "python -m data_recipes.build"
+LISTED = 3  # of the benchmarks that a build could not be compared with
 
 USAGE = """Turn a public data set, or files of your own, into training rows with licence, provenance and no leakage.
 
@@ -56,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: list[str]) -> tuple[str, BuildConfig]:
     """(recipe, settings); the recipe is "" for a mixture, a listing or a restoration. Raises RecipeError."""
     name = argv.pop(0) if argv and not argv[0].startswith("-") else ""
-    flags = ["--" + field.name.replace("_", "-") for field in dataclasses.fields(BuildConfig)]
-    config = parse_flags(BuildConfig(), argv, program=PROGRAM, usage=USAGE, flags=flags, error=RecipeError)
+    config = parse_flags(BuildConfig(), argv, program=PROGRAM, usage=USAGE, error=RecipeError)
     if config.restore is not None:
         if name or config.mix or config.output_dir is None:
             raise RecipeError("--restore FILTER takes --output-dir DIRECTORY, and neither a recipe nor --mix")
@@ -98,8 +99,10 @@ def summary(manifest: dict[str, Any], directory: Path) -> str:
     if not found["checked"]:
         lines.append("  not compared with any benchmark")
     elif found["not_checked"]:
-        missing = ", ".join(found["not_checked"])
-        lines.append(f"  not compared with, for lack of data here (--benchmarks NAME or NAME=PATH): {missing}")
+        missing = found["not_checked"]
+        listed = ", ".join(missing[:LISTED]) + (f", ... (all in {MANIFEST})" if len(missing) > LISTED else "")
+        advice = "add them with --benchmarks NAME or NAME=PATH"
+        lines.append(f"  not compared with {len(missing)} benchmarks, whose data is not here ({advice}): {listed}")
     if found.get("perhaps_templates"):
         lines.append(f"  perhaps templates (see docs/data.md): {', '.join(found['perhaps_templates'])}")
     lines.append(f"look at {directory / 'contact_sheet.png'}; train with --data.path {directory}")

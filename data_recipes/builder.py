@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from data_recipes.seen import Seen
 from data_recipes.stream import Stream
 from data_recipes.types import Recipe, RecipeError
 
+TELL_SECONDS = 60.0  # between two lines on how far a build has come, where there is no terminal for a bar
 OWN_FILES = ("data", "rejected", MANIFEST, "README.md", "contact_sheet.png", WORK_DIR)
 
 
@@ -120,7 +122,7 @@ def _write_all(stream: Stream, config: BuildConfig, journal: Journal, funnel: Fu
     columns = own_columns(stream, config)
     lots = checked_blocks(stream.recipe.read, blocks(stream.rows_from(start)), config.num_proc)
     with tqdm(total=stream.total, initial=start, unit=" rows", disable=None, desc=stream.recipe.name) as bar:
-        judged = _judged(lots, funnel, bar)
+        judged = _judged(lots, funnel, bar, stream)
         while (first := next(judged, None)) is not None:
             shard = _write_shard(first, judged, config, journal, columns, funnel.seen)
             journal.commit(shard)
@@ -131,10 +133,16 @@ def own_columns(stream: Stream, config: BuildConfig) -> tuple[str, ...]:
     return (*stream.recipe.extra, *((MEASURED,) if config.pass_rate_model is not None else ()))
 
 
-def _judged(lots: Iterator[Any], funnel: Funnel, bar: Any) -> Iterator[Sequence[Judged]]:
+def _judged(lots: Iterator[Any], funnel: Funnel, bar: Any, stream: Stream) -> Iterator[Sequence[Judged]]:
+    read, told = bar.n, time.monotonic()
     for rows in lots:
         yield funnel.judge(rows)
         bar.update(len(rows))
+        read += len(rows)
+        if bar.disable and time.monotonic() - told >= TELL_SECONDS:
+            of = f" of {stream.total:,}" if stream.total is not None else ""
+            print(f"{stream.recipe.name}: {read:,}{of} rows", file=sys.stderr)
+            told = time.monotonic()
 
 
 def _write_shard(

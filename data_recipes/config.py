@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from data_recipes.types import RecipeError
+from reopold_vl import cli_errors
 
 NO_SAMPLE = ("unreadable", "image_not_found", "no_response")
 """Why a row is no sample at all; nothing of it can be put back."""
@@ -29,10 +31,7 @@ FILTERS = (
 """In the order in which a row meets them; the first one that objects is the one that is counted."""
 
 
-def require(condition: bool, name: str, value: object, allowed: str) -> None:
-    """Raise RecipeError naming the setting, its value and what is allowed."""
-    if not condition:
-        raise RecipeError(f"{name} is {value}: allowed is {allowed}")
+require = partial(cli_errors.require, RecipeError)
 
 
 @dataclass(frozen=True)

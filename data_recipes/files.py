@@ -40,20 +40,16 @@ def find_data(path: Path, split: str | None = None, default: str = "train", know
         raise RecipeError(f"{path}: no such file or directory" + (f"; near it: {near}" if near else ""))
     wanted = split or default
     for folder in (path, path / "data"):
-        if found := _rows_in(folder):
+        if found := rows_in(folder):
             return _one_kind(path, _of_split(path, found, wanted, split is not None and split != default, known))
     for word in _words(wanted):
-        if found := _rows_in(path / word):
+        if found := rows_in(path / word):
             return _one_kind(path, found)
     raise RecipeError(_nothing(path, wanted))
 
 
-def not_read(files: Sequence[Path]) -> list[str]:
-    """Names of files of rows that lie beside these and are of another kind: nobody reads them."""
-    return [file.name for file in _rows_in(files[0].parent) if file.suffix.lower() != files[0].suffix.lower()]
-
-
-def _rows_in(folder: Path) -> list[Path]:
+def rows_in(folder: Path) -> list[Path]:
+    """The files of rows in a folder, of any kind; none where it does not exist."""
     if not folder.is_dir():
         return []
     files = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())

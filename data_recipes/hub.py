@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_recipes.types import HubSource, Recipe, RecipeError
+from eval.hub import retries_in_one_line
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def open_hub(recipe: Recipe, split: str) -> HubRows:
     tried = []
     for source in recipe.sources:
         try:
-            found = _download(source) if source.files else _find(source, split)
+            with retries_in_one_line():
+                found = _download(source) if source.files else _find(source, split)
             return replace(found, notes=tuple(f"not used: {line}" for line in tried))
         except (*moved, *gone) as error:
             tried.append(f"{source.id} ({_reason(error)})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         path = arguments.pop(0) if arguments and not arguments[0].startswith("-") else ""
-        flags = ["--" + field.name.replace("_", "-") for field in fields(InspectConfig)]
-        config = parse_flags(InspectConfig(), arguments, program=PROGRAM, usage=USAGE, flags=flags, error=RecipeError)
+        config = parse_flags(InspectConfig(), arguments, program=PROGRAM, usage=USAGE, error=RecipeError)
         if not path:
             raise RecipeError("name the directory or file to inspect")
         report = inspect(Path(path), config)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_recipes.types import RecipeError
+from reopold_vl.runlog import replace_text
 
 WORK_DIR = ".build"
 
@@ -89,6 +90,4 @@ class Journal:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON to a file that appears whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    replace_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

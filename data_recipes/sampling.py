@@ -24,7 +24,7 @@ BLOCK = 32
 class Sampling:
     """How answers are drawn. `k` answers to a prompt; `temperature` 0 is greedy; `rows_at_once` answers share a batch.
 
-    Another `rows_at_once` draws other answers from the same seed.
+    Another `rows_at_once` draws the same answers from the same seed.
     """
 
     k: int = 4
@@ -86,12 +86,10 @@ def load_sampler(
     The pixel budget is the one that `reopold_vl.train` has by default. Raises RecipeError for a model that cannot be
     loaded.
     """
-    import torch
+    from reopold_vl.models import ModelError, load_model, pick_device, pick_dtype
 
-    from reopold_vl.models import ModelError, load_model
-
-    dtype = "bfloat16" if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()) else "float32"
     try:
+        dtype = pick_dtype("auto", pick_device(device))
         return load_model(
             path,
             dtype=dtype,

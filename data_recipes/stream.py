@@ -12,10 +12,11 @@ from typing import Any
 
 from data_recipes.columns import column_renames
 from data_recipes.file_rows import open_file, rows_from
-from data_recipes.files import find_data, not_read
+from data_recipes.files import find_data, rows_in
 from data_recipes.recipes import find_recipe
 from data_recipes.recipes.reading import EXTRA, ORIGIN, Origin
 from data_recipes.types import Recipe, RecipeError, Row, RowError
+from reopold_vl.rows import not_read
 from reopold_vl.types import VisualSample
 
 NO_MAPPING: Mapping[str, str] = MappingProxyType({})
@@ -96,8 +97,8 @@ def _local(recipe: Recipe, path: Path, split: str | None, mapping: Mapping[str, 
     archives = tuple((path if path.is_dir() else path.parent) / name for name in names)
     revision, split = fingerprint(files), split or recipe.splits[0]
     found = _from_files(_as_built(recipe, path), files, archives, mapping, str(path), revision, split)
-    unread = ", ".join(not_read(files)) if path.is_dir() else ""
-    return replace(found, notes=(f"not read, since {files[0].name} lies beside: {unread}",)) if unread else found
+    note = not_read(files, rows_in(files[0].parent)) if path.is_dir() else ""
+    return replace(found, notes=(note,)) if note else found
 
 
 def fingerprint(files: Sequence[Path]) -> str:

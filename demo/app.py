@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from demo.contenders import refuse_addresses
 from demo.errors import DemoError
+from reopold_vl import cli_errors
 from reopold_vl.cli_errors import fail, parse_flags
 
 if TYPE_CHECKING:
@@ -23,9 +25,12 @@ USAGE = """Student against teacher on a page: both answers side by side, and the
 
   python -m demo.app                                        the embedded pair, no download
   python -m demo.app --student runs/embedded/student --before zoo:student
-  python -m demo.app --student DIR_OR_ID --teacher DIR_OR_ID --device cuda"""
+  python -m demo.app --student DIR_OR_ID --teacher DIR_OR_ID --device cuda
+  python -m demo.app --student DIR_OR_ID --teacher http://HOST:8765         see python -m reopold_vl.serve_teacher"""
 
 EMBEDDED_TOKENS, USUAL_TOKENS = 56, 512
+USUAL_PLACES = (Path("runs"), Path("evals"))  # read where they are; others must be there
+require = partial(cli_errors.require, DemoError)
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class DemoConfig:
     """The small model: a directory, a Hub id, or zoo:student."""
 
     teacher: str = "zoo:teacher"
-    """The large model: a directory, a Hub id, or zoo:teacher."""
+    """The large model: a directory, a Hub id, zoo:teacher, or the address of a teacher server (its token is taken from
+    $REOPOLD_VL_TEACHER_TOKEN)."""
 
     before: str | None = None
     """The student before training, as a third column."""
@@ -74,7 +80,7 @@ class DemoConfig:
     threads: int | None = None
     """CPU threads of torch; None leaves torch's choice, and takes one for the embedded pair."""
 
-    read: tuple[Path, ...] = (Path("runs"), Path("evals"))
+    read: tuple[Path, ...] = USUAL_PLACES
     """Directories whose training runs and evaluations the page shows; nothing else on this machine is readable."""
 
     votes: Path = Path("votes.jsonl")
@@ -82,12 +88,15 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         refuse_addresses(self.paths)
-        _require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
-        _require(self.auth is None or _pair(self.auth) is not None, "auth", "not shown here", "user:password")
+        require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")
+        require(self.auth is None or _pair(self.auth) is not None, "auth", "not shown here", "user:password")
         for name in ("max_new_tokens", "max_prompt_tokens", "threads"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "1 or more")
-        _require(0 < self.min_pixels <= self.max_pixels, "min_pixels", self.min_pixels, "1 to max_pixels")
+            require(value is None or value >= 1, name, value, "1 or more")
+        require(0 < self.min_pixels <= self.max_pixels, "min_pixels", self.min_pixels, "1 to max_pixels")
+        for path in self.read:
+            there = path in USUAL_PLACES or path.expanduser().is_dir()
+            require(there, "read", path, "directories that are there")
 
     @property
     def paths(self) -> dict[Role, str]:
@@ -100,11 +109,6 @@ class DemoConfig:
         return all(path.startswith("zoo:") for path in self.paths.values())
 
 
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise DemoError(f"{name} is {value}: allowed is {allowed}")
-
-
 def _pair(auth: str) -> tuple[str, str] | None:
     user, colon, password = auth.partition(":")
     return (user, password) if user and colon and password else None
@@ -112,8 +116,7 @@ def _pair(auth: str) -> tuple[str, str] | None:
 
 def parse(argv: list[str]) -> DemoConfig:
     """The settings from the arguments; raises DemoError, or SystemExit for --help."""
-    flags = ["--" + item.name.replace("_", "-") for item in fields(DemoConfig)]
-    return parse_flags(DemoConfig(), argv, program=PROGRAM, usage=USAGE, flags=[*flags, "--no-share"], error=DemoError)
+    return parse_flags(DemoConfig(), argv, program=PROGRAM, usage=USAGE, error=DemoError)
 
 
 def load_service(config: DemoConfig) -> Service:
@@ -159,7 +162,8 @@ def launch(config: DemoConfig) -> None:
             **launch_settings(),
         )
     except OSError as error:
-        raise DemoError(f"port is {config.port}: it cannot be used ({error}); take another --port") from error
+        reason = f"it is in use or not allowed, or {config.host} is no address of this machine"
+        raise DemoError(f"port is {config.port}: {reason}; take another --port or --host") from error
     if service.arena.mismatch is not None:
         print(f"note: no credit view for this pair: {service.arena.mismatch}")
     print(f"the page is at {address}" + (f" and at {public}" if public else "") + " (Ctrl-C ends it)", flush=True)

@@ -19,7 +19,6 @@ from demo.errors import DemoError
 from demo.tokens import extend_texts
 
 if TYPE_CHECKING:
-    from reopold_vl.models import VisionLanguageModel
     from reopold_vl.types import Rollout, VisualSample
 
 State = Literal["waiting", "running", "stop", "length", "stopped", "failed"]
@@ -145,13 +144,13 @@ def _run_device(
 ) -> None:
     """Decode for all models of one device in turns until each has finished or `stop` is set."""
     columns = {contender.role: Column(contender.role, "running") for contender in group}
-    models = {contender.role: contender.model for contender in group}
+    by_role = {contender.role: contender for contender in group}
     try:
         with alone:
             answers = {contender.role: _answer(contender, sample, sampling) for contender in group}
             while answers:
                 role = min(answers, key=lambda role: columns[role].seconds)
-                column = columns[role] = _step(columns[role], models[role], answers[role], sampling, stop)
+                column = columns[role] = _step(columns[role], by_role[role], answers[role], sampling, stop)
                 if column.finished:
                     answers.pop(role).close()
                 tell(column)
@@ -163,7 +162,7 @@ def _run_device(
 
 def _step(
     column: Column,
-    model: VisionLanguageModel,
+    contender: Contender,
     answer: Iterator[Rollout],
     sampling: Sampling,
     stop: threading.Event,
@@ -178,11 +177,11 @@ def _step(
         return replace(column, state="failed", problem=one_line(error))
     seconds = column.seconds + time.perf_counter() - began
     ids = rollout.response_ids.tolist()
-    ended = ids[-1] in model.eos_ids
+    ended = ids[-1] in contender.eos_ids
     return replace(
         column,
         state="stop" if ended else "length" if len(ids) == sampling.max_new_tokens else "running",
-        pieces=extend_texts(model.tokenizer, column.pieces, ids),
+        pieces=extend_texts(contender.model.tokenizer, column.pieces, ids),
         times=(*column.times, seconds),
         seconds=seconds,
         prompt_tokens=len(rollout.prompt.ids),
@@ -191,11 +190,8 @@ def _step(
 
 
 def _answer(contender: Contender, sample: VisualSample, sampling: Sampling) -> Generator[Rollout, None, None]:
-    """The growing answer; encoding the picture is inside, because a user waits for that as well."""
-    model = contender.model
-    prompt = model.encoder(sample)
-    yield from model.engine(rows_at_once=1).stream(
-        prompt,
+    return contender.stream(
+        sample,
         max_new_tokens=int(sampling.max_new_tokens),
         seed=int(sampling.seed),
         temperature=sampling.temperature,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from demo.errors import DemoError
 
 if TYPE_CHECKING:
     from reopold_vl.models import VisionLanguageModel
-    from reopold_vl.types import VisualSample
+    from reopold_vl.teachers import Teacher
+    from reopold_vl.types import Rollout, VisualSample
 
 Role = Literal["student", "before", "teacher"]
 TITLES: dict[Role, str] = {"student": "Student", "before": "Student before training", "teacher": "Teacher"}
@@ -50,6 +51,32 @@ class Contender:
     @property
     def embedded(self) -> bool:
         return self.path.startswith("zoo:")
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return self.model.eos_ids
+
+    @property
+    def teacher(self) -> Teacher:
+        """The model as one that scores, in its own view of each sample."""
+        from reopold_vl.teachers.local import LocalTeacher
+
+        return LocalTeacher(self.model, rows_at_once=1)
+
+    def warm_up(self) -> None:
+        """A short answer, thrown away: a process's first call is slower than all others and would be on the clock."""
+        engine = self.model.engine(rows_at_once=1)
+        engine.generate([self.model.encoder(_blank())], n=1, max_new_tokens=4, seed=0, temperature=0.0)
+
+    def stream(self, sample: VisualSample, **settings: Any) -> Generator[Rollout, None, None]:
+        """The growing answer; encoding the picture is inside, because a user waits for that as well."""
+        prompt = self.model.encoder(sample)
+        yield from self.model.engine(rows_at_once=1).stream(prompt, **settings)
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[list[float]]:
+        """Log-probs in nats of each rollout's tokens."""
+        rows = self.teacher.score(rollouts).logprobs.tolist()
+        return [row[: len(rollout.response_ids)] for row, rollout in zip(rows, rollouts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -93,13 +120,11 @@ class Arena:
 
 
 def refuse_addresses(paths: dict[Role, str]) -> None:
-    """Raise DemoError for a model that is given as an address."""
+    """Raise DemoError for an address that cannot be a model's: a teacher server's may be the teacher's alone."""
     for role, path in paths.items():
-        if "://" in path:
-            raise DemoError(
-                f"--{role} is {path}: teacher servers are not supported yet; allowed is a directory, a Hub id, "
-                "zoo:student or zoo:teacher"
-            )
+        if "://" in path and not (role == "teacher" and path.startswith(("http://", "https://"))):
+            server = " or a teacher server's address" if role == "teacher" else ""
+            raise DemoError(f"--{role} is {path}: allowed is a directory, a Hub id, zoo:student, zoo:teacher{server}")
 
 
 def load_arena(
@@ -113,12 +138,16 @@ def load_arena(
 ) -> Arena:
     """Load the models of all roles, warm them up and look whether student and teacher speak one vocabulary.
 
-    Raises ModelError for a path that holds no usable model.
+    Raises ModelError for a path that holds no usable model, TeacherError for an address without a teacher server.
     """
+    from demo.remote import connected
     from reopold_vl.models import load_model
 
-    contenders = []
+    contenders: list[Contender] = []
     for role, path in paths.items():
+        if "://" in path:
+            contenders.append(connected(path, contenders[-1].model))
+            continue
         model = load_model(
             path,
             dtype=dtype,
@@ -130,15 +159,8 @@ def load_arena(
         model.policy.requires_grad_(False)
         contenders.append(Contender(role, model))
     for contender in contenders:
-        warm_up(contender)
+        contender.warm_up()
     return Arena(tuple(contenders), _mismatch(contenders))
-
-
-def warm_up(contender: Contender) -> None:
-    """A short answer, thrown away: the first call of a process is slower than all others and would be on the clock."""
-    engine = contender.model.engine(rows_at_once=1)
-    prompt = contender.model.encoder(_blank())
-    engine.generate([prompt], n=1, max_new_tokens=4, seed=0, temperature=0.0)
 
 
 def _blank() -> VisualSample:
@@ -150,14 +172,11 @@ def _blank() -> VisualSample:
 
 
 def _mismatch(contenders: Sequence[Contender]) -> str | None:
-    from reopold_vl.check import check_template, check_vocabulary
-    from reopold_vl.models import ModelError
+    from reopold_vl.check import first_difference
 
-    teacher = contenders[-1].model
-    try:
-        for contender in contenders[:-1]:
-            check_vocabulary(contender.model, teacher)
-            check_template(contender.model, teacher, _blank())
-    except ModelError as error:
-        return str(error)
+    teacher = contenders[-1].teacher
+    for contender in contenders[:-1]:
+        different = first_difference(contender.model, teacher, _blank())
+        if different is not None:
+            return different.measured
     return None

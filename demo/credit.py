@@ -66,8 +66,6 @@ def credit_of(arena: Arena, role: Role, rollout: Rollout) -> Credit:
     Raises DemoError where student and teacher have no common vocabulary, and ValueError where the teacher cannot take
     the picture.
     """
-    from reopold_vl.score import as_seen_by
-
     if role == "teacher":
         raise DemoError("model 'teacher': the credit view needs an answer of a student")
     if arena.mismatch is not None:
@@ -75,19 +73,13 @@ def credit_of(arena: Arena, role: Role, rollout: Rollout) -> Credit:
     student, teacher = arena[role], arena["teacher"]
     # The engine knows the student's log-probs at sampling time; where it is not exact they are those of bf16 decoding.
     with arena.alone(teacher.device):
-        logprobs = _scored(teacher.model, as_seen_by(teacher.model, [rollout]))
+        (logprobs,) = teacher.score([rollout])
     return Credit(
         tokens=token_texts(student.model.tokenizer, rollout.response_ids.tolist()),
         student_logprobs=finite(rollout.logprobs.tolist()),
         teacher_logprobs=finite(logprobs),
         entropy=finite(rollout.entropy.tolist()),
     )
-
-
-def _scored(model: Any, rollouts: Sequence[Rollout]) -> list[float]:
-    from reopold_vl.score import score_tokens
-
-    return score_tokens(model, rollouts, rows_at_once=1).logprobs[0].tolist()
 
 
 def recolour(credit: Credit, mixture: float, entropy_share: float) -> Signal:

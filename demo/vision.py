@@ -48,7 +48,6 @@ class Sight:
 def sight_of(arena: Arena, role: Role, rollout: Rollout) -> Sight:
     """Score the answer of the model in `role` again with less to see. Raises DemoError without a picture."""
     from reopold_vl.images import load_image
-    from reopold_vl.score import score_tokens
 
     sample = rollout.prompt.sample
     if not sample.images:
@@ -59,11 +58,7 @@ def sight_of(arena: Arena, role: Role, rollout: Rollout) -> Sight:
     blind = replace(sample, images=(), question=sample.question.replace("<image>", " "))
     with arena.alone(contender.device):
         seen, blurred, removed = (
-            finite(
-                score_tokens(model, [replace(rollout, prompt=model.encoder(variant))], rows_at_once=1)
-                .logprobs[0]
-                .tolist()
-            )
+            finite(contender.score([replace(rollout, prompt=model.encoder(variant))])[0])
             for variant in (sample, blurry, blind)
         )
     tokens = token_texts(model.tokenizer, rollout.response_ids.tolist())

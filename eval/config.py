@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from eval.types import Scorer
+from reopold_vl import cli_errors
 from reopold_vl.cli_errors import nearest, parse_flags
 
 PROGRAM = "python -m eval.run"
@@ -25,6 +27,9 @@ Responses are stored as they come and taken up again by the next run into the sa
 
 class EvalError(ValueError):
     """Bad arguments, or an evaluation that cannot go on; the message is one line."""
+
+
+require = partial(cli_errors.require, EvalError)
 
 
 @dataclass(frozen=True)
@@ -126,22 +131,22 @@ class EvalConfig:
     def __post_init__(self) -> None:
         for name in ("limit", "n", "batch_size", "max_new_tokens", "max_prompt_tokens", "threads", "speed_problems"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "1 or more")
-        _require(self.temperature >= 0, "temperature", self.temperature, "0 or more")
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
-        _require(0 < self.min_pixels <= self.max_pixels, "min_pixels", self.min_pixels, "1 to max_pixels")
-        _require(self.n == 1 or self.temperature > 0, "n", self.n, "1 at temperature 0 (greedy answers are all alike)")
-        _require(bool(self.benches), "bench", repr(self.bench), "names separated by commas")
+            require(value is None or value >= 1, name, value, "1 or more")
+        require(self.temperature >= 0, "temperature", self.temperature, "0 or more")
+        require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(0 < self.min_pixels <= self.max_pixels, "min_pixels", self.min_pixels, "1 to max_pixels")
+        require(self.n == 1 or self.temperature > 0, "n", self.n, "1 at temperature 0 (greedy answers are all alike)")
+        require(bool(self.benches), "bench", repr(self.bench), "names separated by commas")
         if self.data_path is not None and len(self.benches) > 1:
             named = [part.partition("=") for part in _names(self.data_path)]
             good = all(mark and path and name in self.benches for name, mark, path in named)
             allowed = "NAME=PATH for benchmarks of --bench, separated by commas, where there are several"
-            _require(good, "data_path", self.data_path, allowed)
+            require(good, "data_path", self.data_path, allowed)
         if self.judge is not None:
             web = re.match(r"https?://[^/\s]+", self.judge)
-            _require(web is not None, "judge", self.judge, "an address such as http://localhost:8000/v1")
-            _require(
+            require(web is not None, "judge", self.judge, "an address such as http://localhost:8000/v1")
+            require(
                 bool(self.judge_model), "judge_model", self.judge_model, "the name of a model that the judge serves"
             )
 
@@ -185,10 +190,7 @@ class EvalConfig:
 
 def parse(argv: list[str]) -> EvalConfig:
     """The settings from the arguments; raises EvalError, or SystemExit for --help."""
-    flags = ["--" + item.name.replace("_", "-") for item in fields(EvalConfig)]
-    return parse_flags(
-        EvalConfig(), argv, program=PROGRAM, usage=USAGE, flags=[*flags, "--no-resume", "--no-speed"], error=EvalError
-    )
+    return parse_flags(EvalConfig(), argv, program=PROGRAM, usage=USAGE, error=EvalError)
 
 
 def choose(name: str, known: Collection[str], what: str) -> None:
@@ -199,8 +201,3 @@ def choose(name: str, known: Collection[str], what: str) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise EvalError(f"{name} is {value}: allowed is {allowed}")

@@ -21,7 +21,7 @@ from reopold_vl.images import ImageError, image_size
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.prompts import PromptEncoder
 from reopold_vl.stop import StopSignals
-from reopold_vl.types import Prompt, Rollout, VisualSample
+from reopold_vl.types import Prompt, Rollout
 
 CHARACTERS_PER_TOKEN = 3.5
 
@@ -140,9 +140,8 @@ class Generator:
         for job in batch:
             if job.problem.id in encoded:
                 continue
-            sample = VisualSample(id=job.problem.id, question=job.prompt, images=job.problem.images)
             try:
-                encoded[job.problem.id] = self.model.encoder(sample)
+                encoded[job.problem.id] = self.model.encoder(job.problem.put_as(job.prompt))
             except ValueError as error:
                 encoded[job.problem.id] = " ".join(str(error).split())
         return encoded

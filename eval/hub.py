@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,26 @@ ALL = "all"
 """The split that means every split of the data set, one after the other ("a+b" means those two)."""
 
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
+
+
+@contextmanager
+def retries_in_one_line() -> Iterator[None]:
+    """Of the lines that huggingface_hub logs on each failed request and its repetition, let the first one through."""
+    logger, told = logging.getLogger("huggingface_hub.utils._http"), list[str]()
+
+    def first(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if "thrown while requesting" not in message and not message.startswith("Retrying in"):
+            return True  # such as a rate limit, with how long it waits
+        told.append(message)
+        record.msg, record.args = f"the Hub does not answer ({message}): trying again for half a minute", ()
+        return len(told) == 1
+
+    logger.addFilter(first)
+    try:
+        yield
+    finally:
+        logger.removeFilter(first)
 
 
 class _NotThere(Exception):
@@ -54,7 +75,8 @@ def open_hub(bench: Benchmark, split: str) -> Opened:
     missed: list[str] = []
     for source in bench.sources:
         try:
-            parts, revision = _open_source(source, split)
+            with retries_in_one_line():
+                parts, revision = _open_source(source, split)
         except _NotThere as error:
             missed.append(f"{_name(source, split)}: {error}")
             continue

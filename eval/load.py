@@ -117,18 +117,16 @@ def open_files(path: Path, bench: Benchmark, split: str) -> Opened:
 
     Where parquet and jsonl files lie side by side, as when images were unpacked beside the table, the parquet is read.
     """
-    from reopold_vl.rows import find_files, read_json, read_parquet
+    from reopold_vl.rows import find_files, not_read, read_json, read_parquet
 
     parts, notes = list[Part](), list[str]()
     for config, folder in _config_folders(path, bench, split):
-        found = find_files(folder, prefix="", prefer=".parquet")
-        if found != [folder] and (
-            other := [file.name for file in found[0].parent.glob("*.jsonl") if file not in found]
-        ):
-            notes.append(f"not read, since parquet files lie beside: {', '.join(sorted(other))}")
-        for file in _files_of(found, folder, bench, split):
-            found, rows = read_parquet(file) if file.suffix == ".parquet" else read_json(file)
-            parts.append(Part(str(file), found, rows, file.parent, {"_split": split_of(file), "_config": config}))
+        files = find_files(folder, prefix="", prefer=".parquet")
+        if files != [folder] and (note := not_read(files, files[0].parent.glob("*.jsonl"))):
+            notes.append(note)
+        for file in _files_of(files, folder, bench, split):
+            columns, rows = read_parquet(file) if file.suffix == ".parquet" else read_json(file)
+            parts.append(Part(str(file), columns, rows, file.parent, {"_split": split_of(file), "_config": config}))
     return Opened(str(path), parts, notes=tuple(notes))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import NormalDist
 
 from eval.sampling import Majority, by_problem, maj_at_k, smallest_k_reaching
 from eval.speed import ResponseGrader, grade_rollouts, measure_speeds
@@ -13,7 +12,7 @@ from eval.speed_types import AccuracyTime, MatchedAccuracy, PairSpeed, SpeedRepo
 from eval.timing import DEFAULT, Run, SpeedSettings, encode, timed
 from eval.types import Graded, Problem
 from reopold_vl.models import VisionLanguageModel
-from reopold_vl.report.stats import wilson_interval
+from reopold_vl.report.stats import normal_quantile, wilson_interval
 from reopold_vl.types import Prompt, Rollout
 
 _SAME = ("device", "dtype", "threads", "min_pixels", "max_pixels", "max_new_tokens", "repeats", "warmup")
@@ -170,7 +169,7 @@ def _greedy_point(model: str, graded: Sequence[Graded], runs: Sequence[Run]) -> 
 
 
 def _vote_point(model: str, vote: Majority, runs: Sequence[Run]) -> AccuracyTime:
-    reach = NormalDist().inv_cdf(0.975) * vote.standard_error
+    reach = normal_quantile() * vote.standard_error
     interval = max(0.0, vote.value - reach), min(1.0, vote.value + reach)
     return AccuracyTime(model, vote.k, False, vote.value, interval, *_times(runs, vote.problems))
 

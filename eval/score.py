@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval.benchmark import Benchmark, Grader
-from eval.stats import Accuracy, Comparison, by_problem, clustered, compare, maj_at_k, mean_pass_at_k
+from eval.sampling import by_problem, clustered, maj_at_k, mean_pass_at_k
+from eval.stats import Comparison, compare
 from eval.types import Graded, Response, Scorer, Verdict
-
-Z = 1.959963984540054  # standard normal quantile of a two-sided 95 % interval
+from reopold_vl.report.stats import Accuracy, normal_quantile
 
 COMMITTED = ("box", "cue", "tag", "final answer", "first line", "first words")
 """Beginnings of the rules' names by which an answer is stated and not gathered from prose."""
@@ -165,8 +165,9 @@ def share(scored: Sequence[Graded]) -> Share:
         error = math.sqrt(plain.value * (1 - plain.value) / max(1, answers - 1))
         return Share(plain.value, plain.interval, error, answers, answers)
     mean = clustered(groups)
-    low, high = mean.value - Z * mean.standard_error, mean.value + Z * mean.standard_error
-    return Share(mean.value, (max(0.0, low), min(1.0, high)), mean.standard_error, len(groups), answers)
+    reach = normal_quantile() * mean.standard_error
+    interval = max(0.0, mean.value - reach), min(1.0, mean.value + reach)
+    return Share(mean.value, interval, mean.standard_error, len(groups), answers)
 
 
 def pair(ours: Sequence[Graded], theirs: Sequence[Graded], *, seed: int) -> tuple[Comparison | None, tuple[str, ...]]:

@@ -9,37 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.sampling import (
-    Estimate,
-    Majority,
-    by_problem,
-    clustered,
-    maj_at_k,
-    mean_pass_at_k,
-    pass_at_k,
-    smallest_k_reaching,
-)
 from eval.types import Graded
-from reopold_vl.report.stats import Accuracy, paired_difference, wilson_interval
-
-__all__ = [
-    "Accuracy",
-    "Comparison",
-    "Estimate",
-    "Majority",
-    "Retention",
-    "by_problem",
-    "clustered",
-    "compare",
-    "maj_at_k",
-    "mcnemar_exact",
-    "mean_pass_at_k",
-    "paired_difference",
-    "pass_at_k",
-    "retention",
-    "smallest_k_reaching",
-    "wilson_interval",
-]
+from reopold_vl.report.stats import paired_difference
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from eval.generate import Job
 from eval.identity import model_identity
 from eval.load import LoadedProblems, load_problems
 from eval.responses import GenerationSettings, images_hash, response_key
-from reopold_vl.models import VisionLanguageModel, load_model
+from reopold_vl.models import VisionLanguageModel, load_model, pick_device, pick_dtype
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Model:
     def __init__(self, path: str, config: EvalConfig) -> None:
         self.path = path
         self.config = config
-        self.place = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-        usual = "bfloat16" if self.place.startswith("cuda") else "float32"
-        self.dtype = usual if config.dtype == "auto" else config.dtype
+        place = pick_device(config.device)
+        self.place = str(place)
+        self.dtype = pick_dtype(config.dtype, place)
         self.identity = model_identity(path, trust_remote_code=config.trust_remote_code)
         self.parameters: int | None = None
         self._loaded: VisionLanguageModel | None = None

@@ -11,7 +11,7 @@ import torch
 
 from eval.types import Problem
 from reopold_vl.models import VisionLanguageModel
-from reopold_vl.types import Prompt, Rollout, VisualSample
+from reopold_vl.types import Prompt, Rollout
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def encode(
     shown, prompts = [], []
     for problem in problems:
         try:
-            prompts.append(model.encoder(VisualSample(problem.id, prompt(problem), images=problem.images)))
+            prompts.append(model.encoder(problem.put_as(prompt(problem))))
         except ValueError:  # counted by the caller, named where the answers are generated
             continue
         shown.append(problem)

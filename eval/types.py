@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from reopold_vl.types import VisualSample
 
 AnswerKind = Literal["choice", "choices", "integer", "float", "number", "list", "yes_no", "expression", "text"]
 """What a right answer looks like: one option; a set of options; a whole number; a number with `precision` decimals; any
@@ -45,6 +48,13 @@ class Problem:
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     images: tuple[Any, ...] = ()
+
+    def put_as(self, prompt: str) -> VisualSample:
+        """What a model is shown: the prompt and the images, without the choices (the prompt lists them as it should)
+        and without the gold answer."""
+        from reopold_vl.types import VisualSample
+
+        return VisualSample(self.id, prompt, images=self.images)
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from reopold_vl import checkpoint, rundir
-from reopold_vl.check import PairReport, check_pair
-from reopold_vl.config import ConfigError, ModelConfig, TrainConfig
+from reopold_vl import checkpoint, distributed, rundir
+from reopold_vl.assemble_models import checked_teacher, load_student, spread_student, spread_teacher
+from reopold_vl.check import PairReport
+from reopold_vl.check.budget import require_memory
+from reopold_vl.config import ConfigError, TrainConfig
 from reopold_vl.config_file import write_config
 from reopold_vl.data import DataError
+from reopold_vl.ema import MovingAverage
+from reopold_vl.feature_cache import FeatureCache
 from reopold_vl.logprobs import TokenStats
-from reopold_vl.models import VisionLanguageModel, load_model
+from reopold_vl.models import VisionLanguageModel, pick_device
 from reopold_vl.optim import build_optimizer, build_scheduler
 from reopold_vl.presets import EMBEDDED
 from reopold_vl.progress import Progress
+from reopold_vl.rollout.build import require_engine
 from reopold_vl.runlog import check_trackers
-from reopold_vl.score import as_seen_by, sampled_tokens, score_tokens
+from reopold_vl.score import sampled_tokens, score_tokens
+from reopold_vl.sharding import Learner
+from reopold_vl.shares import encode_share
 from reopold_vl.splits import Splits, embedded_splits, file_splits
-from reopold_vl.types import Prompt, Rollout, VisualSample
+from reopold_vl.teachers import Teacher
+from reopold_vl.teachers.local import LocalTeacher
+from reopold_vl.teachers.routed import RoutedTeacher
+from reopold_vl.types import Prompt, Rollout, TeacherScores, VisualSample
 
 
 @dataclass(frozen=True)
@@ -30,29 +40,38 @@ class Parts:
     """Everything a run is made of, once it is loaded."""
 
     student: VisionLanguageModel
-    teacher: VisionLanguageModel
+    learner: Learner
+    teacher: Teacher
     splits: Splits
     pair: PairReport
     optimizer: torch.optim.Optimizer
     scheduler: Any
     progress: Progress
+    average: MovingAverage | None = None
 
-    def encode(self, samples: Sequence[VisualSample]) -> list[Prompt]:
-        """Prompts of a step; samples that cannot be encoded are counted and shown, and DataError if none can."""
-        prompts, reasons = self.student.encoder.encode_all(samples)
+    def feature_caches(self) -> dict[str, FeatureCache | None]:
+        """The vision features that are kept in this process, by whose tower they are of."""
+        several = self.teacher.teachers if isinstance(self.teacher, RoutedTeacher) else [self.teacher]
+        local = [teacher.model for teacher in several if isinstance(teacher, LocalTeacher)]
+        named = {"student": self.student} | {f"teacher{number or ''}": model for number, model in enumerate(local)}
+        return {name: model.policy.feature_cache for name, model in named.items()}
+
+    def encode(self, samples: Sequence[VisualSample]) -> tuple[list[int], list[Prompt]]:
+        """This process's share of a step: places in `samples`, and prompts. Samples that cannot be encoded are counted
+        and shown, and DataError if none can."""
+        keys, prompts, reasons = encode_share(self.student.encoder, samples)
         for reason in reasons:
             tqdm.write(f"skipped {reason}")
         self.progress.skipped_prompts += len(reasons)
-        if not prompts:
+        if len(reasons) == len(samples):
             raise DataError(
                 f"none of the {len(samples)} prompts of step {self.progress.step} can be encoded: {reasons[0]}"
             )
-        return prompts
+        return keys, prompts
 
-    def views(self, rollouts: Sequence[Rollout], *, exact: bool, rows_at_once: int) -> tuple[TokenStats, TokenStats]:
+    def views(self, rollouts: Sequence[Rollout], *, exact: bool, rows_at_once: int) -> tuple[TokenStats, TeacherScores]:
         """The student's and the teacher's log-probs of the rollouts' tokens; an exact engine knows the student's."""
-        seen = rollouts if self.pair.shared_prompts else as_seen_by(self.teacher, rollouts)
-        teacher = score_tokens(self.teacher, seen, rows_at_once=rows_at_once)
+        teacher = self.teacher.score(rollouts)
         if exact:
             return sampled_tokens(rollouts), teacher
         return score_tokens(self.student, rollouts, rows_at_once=rows_at_once), teacher
@@ -62,17 +81,36 @@ def load(config: TrainConfig) -> Parts:
     """Load data and models and check that they fit; nothing is written yet. Raises ValueError with one line."""
     progress = Progress()  # its clock runs from here
     check_trackers(config.trackers)
+    require_engine(config.rollout.engine)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    pick_device(config.student.device, field="student.device")
+    pick_device(config.teacher.device, field="teacher.device")
+    memory = require_memory(config)
     splits = load_splits(config)
-    student, teacher = load_one(config, config.student), load_one(config, config.teacher)
-    teacher.policy.requires_grad_(False)
-    pair = check_pair(student, teacher, first_usable(student, splits.train))
+    student = load_student(config)
+    teacher, pair = checked_teacher(config, student, splits.train)
+    learner, teacher = spread_student(config, student), spread_teacher(config, teacher)
     optim = config.optim
-    optimizer = build_optimizer(student.policy, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
+    optimizer = build_optimizer(
+        student.policy,
+        lr=optim.lr,
+        betas=optim.betas,
+        weight_decay=optim.weight_decay,
+        master=optim.master == "float32",
+    )
     updates = config.steps * optim.updates_per_batch
-    scheduler = build_scheduler(optimizer, name=optim.schedule, warmup_updates=optim.warmup_updates, updates=updates)
-    return Parts(student, teacher, splits, pair, optimizer, scheduler, progress)
+    scheduler = build_scheduler(
+        optimizer,
+        name=optim.schedule,
+        warmup_updates=optim.warmup_updates,
+        updates=updates,
+        min_lr_ratio=optim.min_lr_ratio,
+    )
+    decay = optim.ema_decay
+    average = MovingAverage(student.policy.model, optimizer, decay=decay) if decay else None
+    pair = replace(pair, results=(*memory, *pair.results))
+    return Parts(student, learner, teacher, splits, pair, optimizer, scheduler, progress, average)
 
 
 def advice(config: TrainConfig) -> list[str]:
@@ -89,33 +127,6 @@ def advice(config: TrainConfig) -> list[str]:
     if own_student and config.data.path is None:
         notes.append("note: there is no --data.path, so training is on the embedded benchmark")
     return notes
-
-
-def first_usable(model: VisionLanguageModel, samples: Sequence[VisualSample], num: int = 4) -> list[VisualSample]:
-    """The first samples that become prompts: one damaged picture must not end a run. Raises DataError if none does."""
-    prompts: list[Prompt] = []
-    reasons: list[str] = []
-    for index in range(len(samples)):
-        encoded, why_not = model.encoder.encode_all([samples[index]])
-        prompts += encoded
-        reasons += why_not
-        if len(prompts) == num:
-            break
-    if not prompts:
-        raise DataError(f"none of the {len(samples)} rows to train on can be encoded: {reasons[0]}")
-    return [prompt.sample for prompt in prompts]
-
-
-def load_one(config: TrainConfig, model: ModelConfig) -> VisionLanguageModel:
-    images = config.images
-    return load_model(
-        **asdict(model),
-        min_pixels=images.min_pixels,
-        max_pixels=images.max_pixels,
-        max_prompt_tokens=config.rollout.max_prompt_tokens,
-        allow_url=images.allow_url,
-        instruction=config.data.instruction,
-    )
 
 
 def load_splits(config: TrainConfig) -> Splits:
@@ -152,11 +163,16 @@ def open_run(config: TrainConfig, *, resume: bool) -> None:
 
 def restore(config: TrainConfig, parts: Parts) -> None:
     """Go on from the newest checkpoint, if there is one."""
+    distributed.barrier()  # the run directory is claimed
     saved = checkpoint.checkpoints(config.run_dir / rundir.CHECKPOINTS_DIR)
     if not saved:
         return
     state = checkpoint.load_checkpoint(
-        saved[-1], model=parts.student.policy.model, optimizer=parts.optimizer, scheduler=parts.scheduler
+        saved[-1],
+        model=parts.student.policy.model,
+        optimizer=parts.optimizer,
+        scheduler=parts.scheduler,
+        average=parts.average,
     )
     parts.progress.restore(state)
     print(f"resuming after step {parts.progress.step} from {saved[-1]}")

@@ -1,4 +1,9 @@
-"""Checkpoints that are whole or absent: safetensors and JSON, written aside, flushed to disk, then renamed."""
+"""Checkpoints that are whole or absent: safetensors and JSON, written aside, flushed to disk, then renamed.
+
+One process, or several with a copy each, write whole tensors; the processes of a cut-up model write a shard each, by
+torch.distributed.checkpoint (DCP) in its safetensors form, which says where each piece belongs. DCP reads both, on any
+number of processes. Nothing is pickled. Frozen weights are left out: they come with the model.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,35 @@ import errno
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.tensor import DTensor
+
+from reopold_vl import distributed
+from reopold_vl.flat_state import (
+    UPDATES,
+    empty_moments,
+    own_averages,
+    own_moments,
+    own_weights,
+    require_same,
+    restore_optimizer,
+    restore_scheduler,
+)
 
 PREFIX = "step-"
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
+READING = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, CheckpointException)
 
 
 class CheckpointError(ValueError):
@@ -32,25 +55,35 @@ def save_checkpoint(
     scheduler: Any,
     state: Mapping[str, Any],
     keep: int,
+    average: Any = None,
 ) -> Path:
     """Write `directory/step-NNNNNN`, then delete all but the newest `keep`. `step` counts the steps that are done.
 
-    Raises CheckpointError when the disk is full (or another OSError): older checkpoints stay as they were.
+    All processes call it and see the same directory. `average` is a MovingAverage or None. Raises CheckpointError when
+    the disk is full (or another OSError): older checkpoints stay as they were.
     """
+    path = directory / f"{PREFIX}{step:06d}"
+    weights, moments = own_weights(model), own_moments(optimizer) | own_averages(average)
+    sharded = any(isinstance(tensor, DTensor) for tensor in weights.values())
 
     def write(target: Path) -> None:
-        # Tied tensors are written twice here, which costs a little space and needs no knowledge of the model.
-        save_file(
-            {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}, target / MODEL_FILE
-        )
-        save_file(_optimizer_tensors(optimizer), target / OPTIMIZER_FILE)
+        if sharded:
+            distributed.barrier()  # the directory is there
+            _save_shard(target, weights | moments)
+        else:
+            save_file({name: tensor.cpu().clone() for name, tensor in weights.items()}, target / MODEL_FILE)
+            save_file({name: tensor.cpu().contiguous() for name, tensor in moments.items()}, target / OPTIMIZER_FILE)
         record = {"step": step, "scheduler": scheduler.state_dict(), **state}
         (target / STATE_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
-    path = directory / f"{PREFIX}{step:06d}"
-    write_atomically(path, write)
-    for old in checkpoints(directory)[:-keep]:
-        shutil.rmtree(old)
+    if distributed.is_first():
+        write_atomically(path, write)
+        for old in checkpoints(directory)[:-keep]:
+            shutil.rmtree(old)
+    elif sharded:
+        distributed.barrier()
+        _join(path, weights | moments)
+    distributed.barrier()
     return path
 
 
@@ -59,7 +92,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     Raises CheckpointError for any OSError, after removing what was half-written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -74,11 +107,37 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         _flush(path.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        last = checkpoints(path.parent) or checkpoints(path.parent / "checkpoints")  # the student lies beside them
-        full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
-        good = f"the last good checkpoint is {last[-1]}" if last else "no earlier checkpoint exists"
-        raise CheckpointError(f"{path} could not be saved: {reason}; {good}") from error
+        raise _not_saved(path, error) from error
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _not_saved(path: Path, error: Exception) -> CheckpointError:
+    last = checkpoints(path.parent) or checkpoints(path.parent / "checkpoints")  # the student lies beside them
+    full = (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "No space left" in str(error)
+    reason = "the disk is full" if full else str(error)
+    good = f"the last good checkpoint is {last[-1]}" if last else "no earlier checkpoint exists"
+    return CheckpointError(f"{path} could not be saved: {reason}; {good}")
+
+
+def _save_shard(target: Path, tensors: dict[str, Tensor]) -> None:
+    """This process's part of the tensors, by DCP; raises OSError or SafetensorError on all if one cannot write."""
+    try:
+        dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(target), save_distributed=True))
+    except CheckpointException as error:
+        cause = _cause(error)
+        if isinstance(cause, OSError | SafetensorError):
+            raise cause from None
+        raise
+
+
+def _join(path: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        _save_shard(_aside(path), tensors)
+    except (OSError, SafetensorError) as error:
+        raise _not_saved(path, error) from error
 
 
 def checkpoints(directory: Path) -> list[Path]:
@@ -92,47 +151,44 @@ def step_of(path: Path) -> int:
 
 
 def load_checkpoint(
-    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any
+    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any, average: Any = None
 ) -> dict[str, Any]:
     """Restore everything in place and return the state record (`step` and what was saved beside it).
 
-    Raises CheckpointError for a checkpoint that cannot be read or belongs to another model.
+    All processes call it; there may be more or fewer of them than when it was saved. Raises CheckpointError for a
+    checkpoint that cannot be read or belongs to another model.
     """
     try:
         record = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-        model.load_state_dict(load_file(path / MODEL_FILE))
-        _restore_optimizer(optimizer, load_file(path / OPTIMIZER_FILE))
-        _restore_scheduler(scheduler, optimizer, record.pop("scheduler"))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reader = HuggingFaceStorageReader(str(path))
+        saved = {
+            name: (torch.Size(entry.size), entry.properties.dtype)
+            for name, entry in reader.read_metadata().state_dict_metadata.items()
+        }
+        moments = empty_moments(optimizer, saved)
+        targets = own_weights(model) | moments | own_averages(average)
+        require_same(saved, targets)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process: as meant
+            dcp.load(targets, storage_reader=reader, no_dist=not distributed.together())
+        restore_optimizer(optimizer, moments)
+        if average is not None:
+            average.load_state_dict({**average.state_dict(), "updates": targets[UPDATES]})
+        restore_scheduler(scheduler, optimizer, record.pop("scheduler"))
+    except READING as error:
+        cause = _cause(error)
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise CheckpointError(
             f"checkpoint {path} cannot be read: {reason}; remove that directory to resume from the one before"
         ) from error
     return record
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's per-parameter state as flat names `index.field`."""
-    state = optimizer.state_dict()["state"]
-    tensors = {f"{index}.{name}": value.cpu() for index, fields in state.items() for name, value in fields.items()}
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, field = name.split(".", 1)
-        state.setdefault(int(index), {})[field] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _restore_scheduler(scheduler: Any, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Go on at the same update of the schedule as it is configured now: another lr or number of steps is heeded."""
-    scheduler.last_epoch, scheduler._step_count = state["last_epoch"], state["_step_count"]
-    scales = [scale(scheduler.last_epoch) for scale in scheduler.lr_lambdas]
-    scheduler._last_lr = [base * scale for base, scale in zip(scheduler.base_lrs, scales, strict=True)]
-    for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-        group["lr"] = rate
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong in the first process that DCP reports of."""
+    if isinstance(error, CheckpointException) and error.failures:
+        return next(iter(error.failures.values()))[0]
+    return error
 
 
 def _flush(path: Path) -> None:

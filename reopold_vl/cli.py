@@ -7,25 +7,29 @@ from pathlib import Path
 
 from reopold_vl.cli_errors import nearest, parse_flags
 from reopold_vl.config import ConfigError, TrainConfig
-from reopold_vl.config_file import read_config, to_dict
+from reopold_vl.config.base import require
+from reopold_vl.config_file import read_config
 from reopold_vl.objectives import OBJECTIVES
-from reopold_vl.presets import PRESETS
+from reopold_vl.presets import PRESETS, listing
 
 USAGE = """Distil a teacher VLM into a student VLM with REOPOLD.
 
   python -m reopold_vl.train [PRESET] [--config FILE] [--objective NAME] [flags]
   python -m reopold_vl.train --resume runs/NAME
 
-  PRESET      {presets} (default: embedded, which needs no download)
+  PRESET      a name from the list below (default: embedded, which needs no download)
   --config    start from a config.yaml as every run writes it, in place of a preset
   --objective {objectives}
-  --resume    go on with a run that was stopped; no other flag but --steps is taken
+  --resume    go on with a run that was stopped; no other flag but --steps and --distributed.* is taken
 
 The objective is to maximise  J = (1 / sum M) sum_t rho_t A_t M_t  over the student's own answers, with
   R_t = log pi_T(o_t|s_t) - log pi_S(o_t|s_t)   teacher/student log-ratio of each sampled token
   A_t = max(R_t, log(lambda) / (1 - lambda))    clipped from below (lambda = objective.mixture)
   M_t = 1[R_t >= floor], then 1[H_t >= tau]     exploration, then the top entropy share from switch_step on
-(arXiv 2603.11137, Eq. 4, 7, 8-10)."""
+(arXiv 2603.11137, Eq. 4, 7, 8-10).
+
+Presets (docs/presets.md says what is the paper's in them):
+{presets}"""
 
 
 def parse(argv: list[str]) -> tuple[TrainConfig, bool]:
@@ -53,30 +57,24 @@ def _resumed(run_dir: Path, argv: list[str]) -> TrainConfig:
     if not (run_dir / "config.yaml").is_file():
         raise ConfigError(f"--resume {run_dir}: no run lies there (config.yaml is missing)")
     argv, steps = _take(argv, "--steps")
-    if argv:
-        raise ConfigError(f"{argv[0]} cannot be combined with --resume: a resumed run keeps its settings (but --steps)")
+    others = [item for item in argv if item.startswith("--") and not item.startswith("--distributed.")]
+    if others or (argv and not argv[0].startswith("--")):
+        kept = "a resumed run keeps its settings (but --steps and --distributed.*)"
+        raise ConfigError(f"{(others or argv)[0]} cannot be combined with --resume: {kept}")
     # The directory may have been moved or named from elsewhere (also as `.`): where it lies now is what counts.
     place = run_dir if run_dir.name not in ("", "..") else run_dir.resolve()
     config = replace(read_config(run_dir / "config.yaml"), output_dir=place.parent, name=place.name)
+    config = _flags(config, argv)  # the number of processes, and how they share the work, may be another
     if steps is None:
         return config
-    if not steps.isdigit():
-        raise ConfigError(f"steps is {steps}: allowed is 1 or more")
+    require(steps.isdigit(), "steps", steps, "1 or more")
     return replace(config, steps=int(steps))
 
 
 def _flags(config: TrainConfig, argv: list[str]) -> TrainConfig:
-    usage = USAGE.format(presets=", ".join(PRESETS), objectives=", ".join(OBJECTIVES))
-    program = "python -m reopold_vl.train"
-    return parse_flags(config, argv, program=program, usage=usage, flags=_flag_names(config), error=ConfigError)
-
-
-def _flag_names(config: TrainConfig) -> list[str]:
-    def names(values: dict, prefix: str) -> list[str]:
-        nested = [names(v, f"{prefix}{k}.") if isinstance(v, dict) else [f"{prefix}{k}"] for k, v in values.items()]
-        return [name for group in nested for name in group]
-
-    return ["--" + name.replace("_", "-") for name in [*names(to_dict(config), ""), "config", "resume", "objective"]]
+    usage = USAGE.format(presets=listing(), objectives=", ".join(OBJECTIVES))
+    program, extras = "python -m reopold_vl.train", ["--config", "--resume", "--objective"]
+    return parse_flags(config, argv, program=program, usage=usage, error=ConfigError, extras=extras)
 
 
 def _take(argv: list[str], flag: str) -> tuple[list[str], str | None]:

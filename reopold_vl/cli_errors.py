@@ -8,18 +8,25 @@ import io
 import re
 import sys
 from collections.abc import Collection
-from typing import TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
+# What tyro says of a number that is none, as Python words it or, where None is allowed too, in its own words.
+_NO_NUMBER = re.compile(
+    r"Error parsing (?P<flag>--\S+): (?P<kind>invalid literal for int|could not convert string to float"
+    r"|no type matching \{None\}\|(?:INT|FLOAT))[^']*'(?P<value>.*)'"
+)
+
 
 def parse_flags(
-    default: Config, argv: list[str], *, program: str, usage: str, flags: Collection[str], error: type[ValueError]
+    default: Config, argv: list[str], *, program: str, usage: str, error: type[ValueError], extras: Collection[str] = ()
 ) -> Config:
     """`default` with what `argv` changes; its dataclass's fields are the flags, its docstrings the help.
 
-    `flags` are all names that a misspelt one is compared with. Raises `error` with one line for bad arguments, and
-    SystemExit for --help.
+    `extras` are flags that the caller reads itself: a misspelt one is compared with them too. Raises `error` with one
+    line for bad arguments, and SystemExit for --help.
     """
     import tyro
 
@@ -40,15 +47,40 @@ def parse_flags(
             raise  # --help
         raise error(_one_line(captured.getvalue())) from None
     if unknown:
-        raise error(f"unknown argument {unknown[0]}{nearest(unknown[0], flags)}")
+        raise error(f"unknown argument {unknown[0]}{nearest(unknown[0], [*flag_names(default), *extras])}")
     return parsed
+
+
+def flag_names(config: Any, prefix: str = "") -> list[str]:
+    """The flags of a dataclass and of those in it, as they are typed: --steps, --optim.lr, --data.no-require-image."""
+    names = []
+    for field in fields(config):
+        value, name = getattr(config, field.name), field.name.replace("_", "-")
+        if is_dataclass(value):
+            names += flag_names(value, f"{prefix}{name}.")
+        else:
+            names += [f"--{prefix}{name}"] + ([f"--{prefix}no-{name}"] if isinstance(value, bool) else [])
+    return names
+
+
+def require(error: type[ValueError], condition: bool, name: str, value: object, allowed: str) -> None:
+    """Raises `error` in the toolkit's one form unless `condition` holds; each package binds its own kind of error."""
+    if not condition:
+        raise error(f"{name} is {value}: allowed is {allowed}")
 
 
 def _one_line(box: str) -> str:
     """The message of tyro's framed error: what stands between its title and its first rule."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     rule = next((index for index, line in enumerate(lines) if set(line) <= set("─╰╯")), len(lines))
-    return re.sub(r"^Error parsing [A-Za-z]+: ", "", " ".join(lines[:rule]))  # our own messages name the field
+    message = re.sub(r"^Error parsing [A-Za-z]+: ", "", " ".join(lines[:rule]))  # our own messages name the field
+    wrong = _NO_NUMBER.match(message)
+    if wrong is None:
+        return message
+    name = wrong["flag"].lstrip("-").replace("-", "_")
+    whole = "int" in wrong["kind"].lower()
+    allowed = ("a whole number" if whole else "a number") + (" or None" if "None" in wrong["kind"] else "")
+    return f"{name} is {wrong['value']}: allowed is {allowed}"
 
 
 def nearest(name: str, known: Collection[str]) -> str:

@@ -15,7 +15,10 @@ from reopold_vl.types import Prompt, Rollout
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Unique prompts, padded on the left. `vision` concatenates the image tensors of all of them, in order."""
+    """Unique prompts, padded on the left. `vision` concatenates the image tensors of all of them, in order.
+
+    Tensors of images that are cut into different numbers of tiles are filled up with zeros, as processors do it.
+    """
 
     ids: Int[Tensor, "prompts length"]
     mask: Bool[Tensor, "prompts length"]
@@ -43,7 +46,7 @@ class TokenBatch:
 
 
 def collate_prompts(prompts: Sequence[Prompt], *, pad_id: int) -> PromptBatch:
-    """Left-pad prompts to the longest of them; image tensors are concatenated, never padded."""
+    """Left-pad prompts to the longest of them; image tensors are concatenated."""
     length = max(len(prompt.ids) for prompt in prompts)
     ids = torch.full((len(prompts), length), pad_id)
     mask = torch.zeros(len(prompts), length, dtype=torch.bool)
@@ -54,7 +57,7 @@ def collate_prompts(prompts: Sequence[Prompt], *, pad_id: int) -> PromptBatch:
         mask[row, start:] = True
         token_types[row, start:] = prompt.token_types
     names = dict.fromkeys(name for prompt in prompts for name in prompt.vision)
-    vision = {name: torch.cat([prompt.vision[name] for prompt in prompts if name in prompt.vision]) for name in names}
+    vision = {name: join([prompt.vision[name] for prompt in prompts if name in prompt.vision]) for name in names}
     return PromptBatch(ids, mask, token_types, vision)
 
 
@@ -70,8 +73,23 @@ def collate_rollouts(rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
     )
 
 
+def join(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenate along the first dimension; the others are filled up with zeros to the largest of each."""
+    sizes = [max(sides) for sides in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    return torch.cat([_filled_up(tensor, sizes) for tensor in tensors])
+
+
+def _filled_up(tensor: Tensor, sizes: Sequence[int]) -> Tensor:
+    missing = [size - side for size, side in zip(sizes, tensor.shape[1:], strict=True)]
+    if not any(missing):
+        return tensor
+    return torch.nn.functional.pad(tensor, [amount for size in reversed(missing) for amount in (0, size)])
+
+
 def pad_right(rows: Sequence[Tensor], value: float) -> Tensor:
-    """[B, T] from B vectors of different lengths."""
+    """[B, T] from B vectors of different lengths; [0, 0] of the value's kind from none."""
+    if not rows:
+        return torch.full((0, 0), value)
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
 
 

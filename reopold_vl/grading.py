@@ -8,25 +8,33 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from reopold_vl import distributed
 from reopold_vl.answers import is_correct
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.report.table import Graded
 from reopold_vl.runlog import replace_text
-from reopold_vl.types import Rollout, VisualSample
+from reopold_vl.teachers import Answerer
+from reopold_vl.types import Answer, Rollout, VisualSample
 
 CHUNK = 256  # samples whose image tensors are held at once
 
 
 def grade_rollout(model: VisionLanguageModel, rollout: Rollout) -> Graded:
     """Compare the final answer of one response with the sample's gold answer; a response without one is wrong."""
-    sample = rollout.prompt.sample
     response = model.tokenizer.decode(rollout.response_ids, skip_special_tokens=True)
-    correct = sample.answer is not None and is_correct(response, sample.answer, sample.choices)
-    return Graded(sample.id, sample.source, response, correct, rollout.finish_reason)
+    return grade_answer(rollout.prompt.sample, Answer(response, rollout.finish_reason))
+
+
+def grade_answer(sample: VisualSample, answer: Answer | None) -> Graded:
+    """The same of an answer's text; None, a sample that could not be shown, is wrong with finish reason "failed"."""
+    if answer is None:
+        return Graded(sample.id, sample.source, "", False, "failed")
+    correct = sample.answer is not None and is_correct(answer.text, sample.answer, sample.choices)
+    return Graded(sample.id, sample.source, answer.text, correct, answer.finish_reason)
 
 
 def grade(
-    model: VisionLanguageModel,
+    model: Answerer,
     samples: Sequence[VisualSample],
     *,
     max_new_tokens: int,
@@ -36,24 +44,25 @@ def grade(
     """One greedy answer to each sample, graded, in the order of `samples`.
 
     A sample that cannot be encoded is graded wrong with finish reason "failed": nothing leaves the denominator.
-    `progress` is called with the number of samples just done.
+    Several processes share the samples, and each returns all answers. `progress` is called with the number of samples
+    that this process has just done.
     """
-    engine = model.engine(rows_at_once=rows_at_once)
-    graded: dict[str, Graded] = {}
+    graded: list[Graded] = []
     reasons: list[str] = []
-    for start in range(0, len(samples), CHUNK):
-        chunk = samples[start : start + CHUNK]
-        prompts, why_not = model.encoder.encode_all(chunk)
+    places = distributed.share_of(samples)
+    for start in range(0, len(places), CHUNK):
+        chunk = [samples[place] for place in places[start : start + CHUNK]]
+        answers, why_not = model.answer(chunk, max_new_tokens=max_new_tokens, rows_at_once=rows_at_once)
         reasons += why_not
-        rollouts = engine.generate(prompts, n=1, max_new_tokens=max_new_tokens, seed=0, temperature=0.0)
-        graded.update({rollout.prompt.sample.id: grade_rollout(model, rollout) for rollout in rollouts})
+        graded += [grade_answer(sample, answer) for sample, answer in zip(chunk, answers, strict=True)]
         progress(len(chunk))
+    reasons = [reason for each in distributed.gather_json(reasons) for reason in each]
     if reasons:
         tqdm.write(
             f"{len(reasons)} of {len(samples)} problems cannot be shown to the model and count as wrong: {reasons[0]}"
         )
-    failed = {sample.id: Graded(sample.id, sample.source, "", False, "failed") for sample in samples}
-    return [graded.get(sample.id, failed[sample.id]) for sample in samples]
+    found = distributed.gather_json([vars(item) for item in graded])
+    return [Graded(**found[place % len(found)][place // len(found)]) for place in range(len(samples))]
 
 
 def accuracy(graded: Sequence[Graded]) -> float:

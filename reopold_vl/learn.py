@@ -8,12 +8,15 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
-from reopold_vl.collate import collate_rollouts, prompt_groups
+from reopold_vl import distributed
+from reopold_vl.collate import prompt_groups
 from reopold_vl.loss import policy_gradient_loss
 from reopold_vl.optim import update
-from reopold_vl.policy import Policy
-from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
+from reopold_vl.sharding import Learner
+from reopold_vl.types import LossOutput, Rollout, ScoredBatch, TokenSignal
 
 
 @dataclass
@@ -29,11 +32,12 @@ class LearnResult:
 
 
 def learn(
-    policy: Policy,
+    learner: Learner,
     rollouts: Sequence[Rollout],
     batch: ScoredBatch,
     signal: TokenSignal,
     *,
+    owners: Sequence[int] | None = None,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     updates: int,
@@ -41,7 +45,11 @@ def learn(
     max_grad_norm: float,
     pad_id: int,
 ) -> LearnResult:
-    """`updates` updates, each on its share of the prompts; sum M of Eq. 4 is taken over the update's whole share."""
+    """`updates` updates, each on its share of the prompts; sum M of Eq. 4 is taken over the update's whole share.
+
+    `rollouts`, `batch` and `signal` are the whole step's; of several processes each trains on the rows that it owns
+    (`owners` [B]; None: there is one process), and all make the same number of passes.
+    """
     result = LearnResult(lr=scheduler.get_last_lr()[0])
     for share in minibatches(rollouts, updates):
         kept = int(signal.mask[share].sum())
@@ -49,28 +57,77 @@ def learn(
             result.empty += 1
             scheduler.step()
             continue
-        loss = 0.0
-        for piece in prompt_groups(rollouts[share], rows_at_once):
-            rows = slice(share.start + piece.start, share.start + piece.stop)
-            tokens = collate_rollouts(rollouts[rows], pad_id=pad_id).to(policy.device)
-            length = tokens.mask.shape[1]
-            keep, old, advantages = (
-                whole[rows, :length].to(policy.device) for whole in (signal.mask, batch.old_logprobs, signal.advantages)
-            )
-            if not keep.any():  # nothing of this piece is trained on
-                continue
-            output = policy_gradient_loss(policy(tokens, keep).logprobs, old, advantages, keep, denominator=kept)
-            output.loss.backward()
+        work = pieces_by_owner(rollouts, signal.mask, share, owners, rows_at_once)
+        passes = max(map(len, work))
+        loss = ratio_max = 0.0
+        own = work[distributed.rank()]
+        for number in range(passes):
+            with learner.passing(last=number + 1 == passes):
+                if number >= len(own):
+                    idle_pass(learner, pad_id=pad_id)
+                    continue
+                rows = torch.tensor(own[number])
+                output = piece_loss(learner, rollouts, batch, signal, rows, kept=kept, pad_id=pad_id)
+                (output.loss * distributed.size()).backward()  # gradients are averaged over processes, Eq. 4 is a sum
             loss += output.metrics["loss"]
-            result.ratio_max = max(result.ratio_max, output.metrics["ratio/max"])
-        trainable = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-        norm = update(optimizer, scheduler, trainable, max_grad_norm=max_grad_norm)
-        result.losses.append(loss)
+            ratio_max = max(ratio_max, output.metrics["ratio/max"])
+        norm = update(optimizer, scheduler, learner.trainable(), max_grad_norm=max_grad_norm)
+        result.losses.append(distributed.total(loss))
+        result.ratio_max = max(result.ratio_max, distributed.largest(ratio_max))
         if norm is None:
             result.skipped += 1
         else:
             result.grad_norms.append(norm)
     return result
+
+
+def piece_loss(
+    learner: Learner,
+    rollouts: Sequence[Rollout],
+    batch: ScoredBatch,
+    signal: TokenSignal,
+    rows: Int[Tensor, " rows"],
+    *,
+    kept: int,
+    pad_id: int,
+) -> LossOutput:
+    """The part of an update's loss that these rows of the step contribute; `kept` is the update's sum M."""
+    tokens = learner.collate([rollouts[row] for row in rows.tolist()], pad_id=pad_id).to(learner.policy.device)
+    keep, old, advantages = (
+        fitted(whole[rows], tokens.mask) for whole in (signal.mask, batch.old_logprobs, signal.advantages)
+    )
+    logprobs = learner.module(tokens, keep).logprobs
+    return policy_gradient_loss(logprobs, old, advantages, keep, denominator=kept, ratio_bounds=signal.ratio_bounds)
+
+
+def idle_pass(learner: Learner, *, pad_id: int) -> None:
+    """A pass for the sake of the other processes: through all parts of the model, with gradients of zero."""
+    tokens = learner.collate([], pad_id=pad_id).to(learner.policy.device)
+    (learner.module(tokens, tokens.mask).logprobs * 0.0).sum().backward()
+
+
+def fitted(whole: Tensor, mask: Bool[Tensor, "batch time"]) -> Tensor:
+    """[rows, T] in the shape and on the device of `mask`: cut to the answers' length, zero in rows that it lacks."""
+    found = torch.zeros(mask.shape, dtype=whole.dtype)
+    length = min(mask.shape[1], whole.shape[1])
+    found[: len(whole), :length] = whole[:, :length]
+    return found.to(mask.device)
+
+
+def pieces_by_owner(
+    rollouts: Sequence[Rollout],
+    mask: Bool[Tensor, "batch time"],
+    share: slice,
+    owners: Sequence[int] | None,
+    rows_at_once: int,
+) -> list[list[list[int]]]:
+    """What each process has to do of a share: pieces, as rows of the step, that hold a token to train on."""
+    work = []
+    for owner in range(distributed.size()):
+        rows = [row for row in range(share.start, share.stop) if owners is None or owners[row] == owner]
+        pieces = [rows[piece] for piece in prompt_groups([rollouts[row] for row in rows], rows_at_once)]
+        work.append([piece for piece in pieces if mask[piece].any()])
+    return work
 
 
 def minibatches(rollouts: Sequence[Rollout], updates: int) -> Iterator[slice]:

@@ -8,17 +8,22 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from reopold_vl import assemble, checkpoint, outcome, rundir
+from reopold_vl import assemble, checkpoint, distributed, outcome, rundir
 from reopold_vl.assemble import Parts
 from reopold_vl.config import TrainConfig
-from reopold_vl.grading import accuracy, grade, grade_rollout, write_graded
+from reopold_vl.feature_cache import cache_metrics
+from reopold_vl.grading import accuracy, grade, grade_rollout
 from reopold_vl.learn import LearnResult, learn
-from reopold_vl.metrics import batch_metrics, learn_metrics, rollout_metrics
+from reopold_vl.metrics import batch_metrics, learn_metrics, rollout_metrics, unscored_metrics
 from reopold_vl.progress import Stopwatch
 from reopold_vl.report.plots import append_histogram
-from reopold_vl.runlog import REWARD_HISTOGRAM_FILE, RunLog, live_line
+from reopold_vl.report.table import Graded
+from reopold_vl.rollout.build import build_engine
+from reopold_vl.runlog import REWARD_HISTOGRAM_FILE, NoLog, RunLog, live_line
 from reopold_vl.score import engine_gaps, score
 from reopold_vl.seeds import derive_seed
+from reopold_vl.sharding import whole_weights
+from reopold_vl.shares import gather
 from reopold_vl.showcase import FILE as SHOWCASE_FILE
 from reopold_vl.showcase import keep_rollouts
 from reopold_vl.splits import draw
@@ -26,38 +31,48 @@ from reopold_vl.stop import StopSignals
 from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
 
 
-def run_steps(config: TrainConfig, parts: Parts, log: RunLog, stop: StopSignals) -> None:
+def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: StopSignals) -> None:
     """Train from `parts.progress.step` to `config.steps`; a stop signal ends it after a step, with a checkpoint."""
-    student, progress = parts.student, parts.progress
-    engine = student.engine(rows_at_once=config.rollout.rows_at_once)
+    student, progress, first = parts.student, parts.progress, distributed.is_first()
+    engine = build_engine(student, **config.rollout.engine_settings)
     if progress.step == 0:
         log.log(0, {"rollout/total": 0, **validate(config, parts)})
     with (
-        tqdm(total=config.steps, initial=progress.step, desc="training", unit="step", dynamic_ncols=True) as bar,
+        tqdm(
+            total=config.steps,
+            initial=progress.step,
+            desc="training",
+            unit="step",
+            dynamic_ncols=True,
+            disable=not first,
+        ) as bar,
         stop.deferred(),  # a signal is heeded after the step in hand, with a checkpoint
     ):
         for step in range(progress.step, config.steps):
             watch = Stopwatch()
             torch.manual_seed(derive_seed(config.seed, step, "torch"))
-            with watch("rollout"):
-                samples = draw(parts.splits.train, config.prompts_per_step, seed=config.seed, step=step)
-                prompts = parts.encode(samples)
+            samples = draw(parts.splits.train, config.prompts_per_step, seed=config.seed, step=step)
+            with watch("rollout"), whole_weights(student.policy):
+                keys, prompts = parts.encode(samples)  # of several processes each takes its share
                 rollouts = engine.generate(
                     prompts,
                     n=config.rollout.n,
                     max_new_tokens=config.rollout.max_new_tokens,
                     seed=derive_seed(config.seed, step, "rollout"),
+                    keys=keys,
                 )
-            with watch("score"):
+            with watch("score"), whole_weights(student.policy):
                 rows = config.optim.rows_at_once
                 batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows))
+            rollouts, batch, owners = gather(samples, keys, rollouts, batch)  # all shares, in the prompts' order
             signal = config.objective(batch, step=step)  # the whole algorithm
             with watch("update"):
                 result = learn(
-                    student.policy,
+                    parts.learner,
                     rollouts,
                     batch,
                     signal,
+                    owners=owners,
                     optimizer=parts.optimizer,
                     scheduler=parts.scheduler,
                     updates=config.optim.updates_per_batch,
@@ -73,9 +88,10 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog, stop: StopSignals)
             bar.set_postfix_str(live_line(metrics))
             bar.update()
             progress.check_health(bad=bool(result.skipped or metrics["reward/nan"]), allowed=config.optim.max_bad_steps)
-            if stop.requested or due(progress.step, config.save_every, config.steps):
+            stopping = stop.requested()
+            if stopping or due(progress.step, config.save_every, config.steps):
                 save(config, parts)
-            if stop.requested:
+            if stopping:
                 break
 
 
@@ -93,16 +109,20 @@ def observe(
     metrics = {
         **batch_metrics(batch, signal),
         **rollout_metrics(rollouts, [item.correct for item in graded]),
+        **unscored_metrics(rollouts, batch),
         **learn_metrics(result),
         "rollout/engine_gap": float(engine_gaps(rollouts, batch.old_logprobs).max()),
         **parts.progress.metrics(),
+        **cache_metrics(parts.feature_caches()),
     }
-    append_histogram(config.run_dir / REWARD_HISTOGRAM_FILE, step, batch.rewards[batch.mask].tolist())
+    first = distributed.is_first()
+    if first:
+        append_histogram(config.run_dir / REWARD_HISTOGRAM_FILE, step, batch.rewards[batch.mask].tolist())
     measured = due(step, config.eval_every, config.steps)
     if measured:
         metrics |= validate(config, parts)
         tqdm.write(f"step {step}/{config.steps}: {live_line(metrics)}")
-    if measured or step == 1:
+    if first and (measured or step == 1):
         keep_rollouts(config.run_dir / SHOWCASE_FILE, step, parts.student, rollouts, batch, signal, graded)
     return metrics
 
@@ -116,25 +136,44 @@ def validate(config: TrainConfig, parts: Parts) -> dict[str, float]:
     """Greedy accuracy on the held-out problems that watch the training; nothing without such problems."""
     if not parts.splits.validation:
         return {}
-    graded = grade(
-        parts.student,
-        parts.splits.validation,
-        max_new_tokens=config.rollout.max_new_tokens,
-        rows_at_once=config.rollout.rows_at_once,
-    )
-    return {"validation/accuracy": accuracy(graded), "validation/num": len(graded)}
+    metrics = {"validation/accuracy": accuracy(answered(config, parts)), "validation/num": len(parts.splits.validation)}
+    if parts.average is not None:
+        with parts.average.in_place():
+            metrics["validation/ema_accuracy"] = accuracy(answered(config, parts))
+    return metrics
+
+
+def answered(config: TrainConfig, parts: Parts) -> list[Graded]:
+    """The student's answers to the problems that watch the training."""
+    with whole_weights(parts.student.policy):
+        return grade(
+            parts.student,
+            parts.splits.validation,
+            max_new_tokens=config.rollout.max_new_tokens,
+            rows_at_once=config.rollout.rows_at_once,
+        )
 
 
 def save(config: TrainConfig, parts: Parts) -> None:
+    """A checkpoint of the step that is done."""
     checkpoint.save_checkpoint(
         config.run_dir / rundir.CHECKPOINTS_DIR,
         step=parts.progress.step,
         model=parts.student.policy.model,
         optimizer=parts.optimizer,
         scheduler=parts.scheduler,
+        average=parts.average,
         state=parts.progress.state(),
         keep=config.keep,
     )
+
+
+def open_log(config: TrainConfig, *, resume_step: int | None) -> RunLog | NoLog:
+    """The run's log in the first process."""
+    if not distributed.is_first():
+        return NoLog()
+    files = (REWARD_HISTOGRAM_FILE, SHOWCASE_FILE)
+    return RunLog(config.run_dir, trackers=config.trackers, resume_step=resume_step, step_files=files)
 
 
 def train(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
@@ -143,22 +182,27 @@ def train(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
     Raises ValueError (one line) for bad input, `Stopped` when a signal ended the run (it can be resumed),
     TrainingDiverged after too many non-finite steps.
     """
-    with StopSignals().installed() as stop:
-        parts = assemble.load(config)
+    with (
+        distributed.processes(timeout_minutes=config.distributed.timeout_minutes),
+        StopSignals(distributed.largest).installed() as stop,
+    ):
+        return train_together(config, stop, resume=resume)
+
+
+def train_together(config: TrainConfig, stop: StopSignals, *, resume: bool) -> dict[str, Any]:
+    """`train`, once the processes have found each other; nothing for all but the first."""
+    config.distributed.resolved()  # before anything is loaded
+    parts = assemble.load(config)
+    if distributed.is_first():
         assemble.open_run(config, resume=resume)
-        print(*parts.splits.notes, *assemble.advice(config), f"pair: {parts.pair}", sep="\n")
-        print(f"measuring student and teacher on {len(parts.splits.test):,} test problems, then training", flush=True)
-        graded = outcome.measure_baselines(config, parts)
-        assemble.restore(config, parts)
-        first = parts.progress.step + 1 if parts.progress.step else 0
-        with RunLog(
-            config.run_dir,
-            trackers=config.trackers,
-            resume_step=first if resume else None,
-            step_files=(REWARD_HISTOGRAM_FILE, SHOWCASE_FILE),
-        ) as log:
-            run_steps(config, parts, log, stop)
-        checkpoint.write_atomically(config.run_dir / rundir.STUDENT_DIR, parts.student.save)
-        graded["after"] = outcome.measure(config, parts.student, parts.splits.test, "student after, test problems")
-        write_graded(graded["after"], config.run_dir / "test_after.jsonl")
-    return outcome.report(config, parts, graded)
+    print(*parts.splits.notes, *assemble.advice(config), f"pair: {parts.pair}", sep="\n")
+    print(f"measuring student and teacher on {len(parts.splits.test):,} test problems, then training", flush=True)
+    graded = outcome.measure_baselines(config, parts)
+    assemble.restore(config, parts)
+    first = parts.progress.step + 1 if parts.progress.step else 0
+    with open_log(config, resume_step=first if resume else None) as log:
+        run_steps(config, parts, log, stop)
+    outcome.save_student(config, parts)
+    graded["after"] = outcome.measure_after(config, parts)
+    graded |= outcome.measure_average(config, parts)
+    return outcome.report(config, parts, graded) if distributed.is_first() else {}

@@ -16,6 +16,7 @@ def policy_gradient_loss(
     mask: Bool[Tensor, "batch time"],
     *,
     denominator: float,
+    ratio_bounds: tuple[float, float] | None = None,
 ) -> LossOutput:
     r"""Minus the surrogate objective of one micro-batch.
 
@@ -23,7 +24,8 @@ def policy_gradient_loss(
 
     `denominator` is sum M over everything that shares the update (all micro-batches, all ranks), so the losses of
     micro-batches add up to the loss of the whole. `old_logprobs` and `advantages` carry no gradient. Entries outside
-    `mask` may be anything, NaN included. There is no PPO clip on rho, as in the paper.
+    `mask` may be anything, NaN included. There is no PPO clip on rho, as in the paper, unless `ratio_bounds` asks for
+    one: then min(rho A, clip(rho, low, high) A) stands for rho A (Eq. 7 of arXiv 1707.06347).
 
     Raises ValueError if `denominator` is not positive: an empty mask is the caller's no-op, never a division by zero.
     """
@@ -32,7 +34,10 @@ def policy_gradient_loss(
     log_ratio = torch.where(mask, logprobs - old_logprobs.detach(), 0.0)
     ratio = log_ratio.exp()
     weight = torch.where(mask, advantages.detach(), 0.0)
-    loss = -(ratio * weight).sum() / denominator
+    surrogate = ratio * weight
+    if ratio_bounds is not None:
+        surrogate = torch.minimum(surrogate, ratio.clamp(*ratio_bounds) * weight)
+    loss = -surrogate.sum() / denominator
     with torch.no_grad():
         kept = max(int(mask.sum()), 1)
         metrics = {

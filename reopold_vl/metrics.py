@@ -9,6 +9,7 @@ from torch import Tensor
 from reopold_vl.learn import LearnResult
 from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
 
+IMPOSSIBLE = -999.0  # nats; a vLLM teacher's -inf comes as -1000, give or take the rounding
 QUANTILES = {"p01": 0.01, "p10": 0.10, "p50": 0.50, "p90": 0.90}
 
 
@@ -16,15 +17,34 @@ def batch_metrics(batch: ScoredBatch, signal: TokenSignal) -> dict[str, float]:
     """Rewards and entropy in nats over response tokens; the share of them that is trained on."""
     rewards = batch.rewards[batch.mask].float()
     nan = int(rewards.isnan().sum())
-    quantiles = {f"reward/{name}": _quantile(rewards, level) for name, level in QUANTILES.items()}
+    found: dict[str, float] = {}
+    if rewards.numel():  # absent where no token of the step has a reward
+        found["reward/mean"] = float(rewards.mean())
+        found |= {f"reward/{name}": _quantile(rewards, level) for name, level in QUANTILES.items()}
+        found["student/entropy"] = float(batch.entropy[batch.mask].mean())
     return {
-        "reward/mean": float(rewards.mean()),
-        **quantiles,
-        "student/entropy": float(batch.entropy[batch.mask].mean()),
+        **found,
         "reward/nan": nan / max(rewards.numel(), 1),
         "mask/kept": int(signal.mask.sum()) / max(int(batch.mask.sum()), 1),
+        **_left_out(batch),
         **signal.metrics,
     }
+
+
+def _left_out(batch: ScoredBatch) -> dict[str, float]:
+    """Numbers of answers that the teacher could not score, and of tokens that it gives probability 0, where any."""
+    found = {
+        "teacher/dropped": int((~batch.mask.any(1)).sum()),
+        "teacher/impossible": int((batch.teacher_logprobs[batch.mask] <= IMPOSSIBLE).sum()),
+    }
+    return {name: float(number) for name, number in found.items() if number}
+
+
+def unscored_metrics(rollouts: Sequence[Rollout], batch: ScoredBatch) -> dict[str, float]:
+    """The share of response tokens that the teacher gave no reward (no common span of text), where there are any."""
+    tokens = sum(len(rollout.response_ids) for rollout in rollouts)
+    left = tokens - int(batch.mask.sum())
+    return {"teacher/unscored": left / tokens} if left else {}
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], correct: Sequence[bool]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,16 @@ import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image co
 
 # isort: split
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.utils import logging as transformers_logging
+from torch import Tensor
 
+from reopold_vl.families import placeholder_ids
+from reopold_vl.feature_cache import FeatureCache
+from reopold_vl.lora import AdapterError, has_adapter, is_adapter, load_adapter, save_adapter
 from reopold_vl.policy import Policy
 from reopold_vl.prompts import PromptEncoder
 from reopold_vl.rollout.hf import HFEngine
-
-FAMILIES = ("qwen2_5_vl", "qwen3_vl")
-
-
-class ModelError(ValueError):
-    """A model that cannot be loaded or does not fit; the message says which and why."""
+from reopold_vl.sources import Files, ModelError, adapter_base, first_line, has_processor, read, resolve
+from reopold_vl.types import Answer, Rollout, VisualSample
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,8 @@ class VisionLanguageModel:
     policy: Policy
     processor: Any
     encoder: PromptEncoder
+    filler: Rollout | None = None
+    """Of a model that is cut up over processes: what one runs along with the others when it has nothing to score."""
 
     @property
     def tokenizer(self) -> Any:
@@ -55,11 +54,8 @@ class VisionLanguageModel:
     @property
     def banned_ids(self) -> tuple[int, ...]:
         """Never sampled: image and video placeholders, and rows of the embedding past the tokenizer's last id."""
-        config = self.policy.model.config
-        names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-        special = [getattr(config, name, None) for name in names]
         padding = range(len(self.tokenizer), self.policy.model.get_output_embeddings().weight.shape[0])
-        return (*sorted({token for token in special if token is not None}), *padding)
+        return (*placeholder_ids(self.policy.model.config), *padding)
 
     @property
     def num_parameters(self) -> int:
@@ -74,9 +70,29 @@ class VisionLanguageModel:
             rows_at_once=rows_at_once,
         )
 
-    def save(self, directory: Path) -> None:
-        """Write a plain Hugging Face directory: weights as safetensors, configuration, tokenizer and processor."""
-        self.policy.model.save_pretrained(directory)
+    def answer(
+        self, samples: Sequence[VisualSample], *, max_new_tokens: int, rows_at_once: int
+    ) -> tuple[list[Answer | None], list[str]]:
+        """One greedy answer to each sample, in their order; None where one cannot be encoded, with the reasons."""
+        prompts, reasons = self.encoder.encode_all(samples)
+        engine = self.engine(rows_at_once=rows_at_once)
+        rollouts = engine.generate(prompts, n=1, max_new_tokens=max_new_tokens, seed=0, temperature=0.0)
+        found = {
+            id(rollout.prompt.sample): Answer(
+                self.tokenizer.decode(rollout.response_ids, skip_special_tokens=True), rollout.finish_reason
+            )
+            for rollout in rollouts
+        }
+        return [found.get(id(sample)) for sample in samples], reasons
+
+    def save(self, directory: Path, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        """Write a plain Hugging Face directory, weights as safetensors, or the adapter if there is one; and the
+        processor. `state_dict` holds the model's full weights where its own are sharded.
+        """
+        if has_adapter(self.policy.model):
+            save_adapter(self.policy.model, directory, state_dict)
+        else:
+            self.policy.model.save_pretrained(directory, state_dict=state_dict)
         self.processor.save_pretrained(directory)
 
 
@@ -87,7 +103,7 @@ def load_model(
     compute: str = "float32",
     attention: str = "sdpa",
     device: str = "auto",
-    freeze_vision: bool = False,
+    feature_cache_mb: int = 0,
     trust_remote_code: bool = False,
     min_pixels: int,
     max_pixels: int,
@@ -95,65 +111,63 @@ def load_model(
     allow_url: bool = False,
     instruction: str = "",
 ) -> VisionLanguageModel:
-    """Load a local directory, a Hub id or an embedded model (`zoo:student`, `zoo:teacher`).
+    """Load a local directory, a Hub id or an embedded model (`zoo:student`, `zoo:teacher`); `families.FAMILIES` lists
+    the model types. A directory with a LoRA adapter is loaded with its base.
 
     The policy is in evaluation mode (no dropout: log-probs of one state are one number). Raises ModelError for a path
-    that is no vision-language model of a known family.
+    that is no vision-language model of a known family, and for a device that is not there.
     """
-    source = resolve(path)
-    transformers_logging.disable_progress_bar()
-    try:
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
-        model = AutoModelForImageTextToText.from_pretrained(
-            source,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attention,
-            trust_remote_code=trust_remote_code,
-        )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise ModelError(f"{path}: cannot be loaded as a vision-language model: {_first_line(error)}") from error
-    kind = model.config.model_type
-    if kind not in FAMILIES:
-        raise ModelError(f"{path}: model type is {kind}: allowed are {', '.join(FAMILIES)}")
+    place = pick_device(device)
+    own = resolve(path)
+    adapter = Path(own) if is_adapter(Path(own)) else None
+    source = own if adapter is None else adapter_base(path, adapter)
+    files = Files(path, source, own if has_processor(own) else source)
+    config, processor, model = read(files, dtype=dtype, attention=attention, trust_remote_code=trust_remote_code)
     encoder = PromptEncoder(
         processor=processor,
+        family=config.model_type,
+        image_token_id=config.image_token_id,
         min_pixels=min_pixels,
         max_pixels=max_pixels,
         max_prompt_tokens=max_prompt_tokens,
         allow_url=allow_url,
         instruction=instruction,
     )
-    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    policy = Policy(model.eval(), freeze_vision=freeze_vision, compute=getattr(torch, compute))
+    if adapter is not None:
+        try:
+            load_adapter(model, adapter, base=source)
+        except AdapterError as error:
+            raise ModelError(f"{path}: {error}") from error
+    cache = FeatureCache(feature_cache_mb) if feature_cache_mb else None
+    policy = Policy(model.eval(), compute=getattr(torch, compute), feature_cache=cache)
     try:
-        policy = policy.to(torch.device(place))
+        policy = policy.to(place)
     except (RuntimeError, AssertionError) as error:  # torch's own way to say that a device is not there
-        raise ModelError(f"{path}: device {device} cannot be used: {_first_line(error)}") from error
+        raise ModelError(f"{path}: device {device} cannot be used: {first_line(error)}") from error
     return VisionLanguageModel(path=path, policy=policy, processor=processor, encoder=encoder)
 
 
-def resolve(path: str) -> str:
-    """A directory or a Hub id to load from; raises ModelError for a path that can be neither."""
-    if path.startswith("zoo:"):
-        directory = Path(__file__).parent / "zoo" / path.removeprefix("zoo:")
-        if path not in ("zoo:student", "zoo:teacher"):
-            raise ModelError(f"model path is {path}: embedded models are zoo:student and zoo:teacher")
-        return str(directory)
-    directory = Path(path).expanduser()
-    if directory.is_dir():
-        config = directory / "config.json"
-        if not config.is_file():
-            raise ModelError(f"{path}: the directory holds no model (config.json is missing)")
-        try:
-            json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelError(f"{path}: config.json is not JSON: {error}") from None
-        return str(directory)
-    hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~"))
-    if not hub_id:
-        raise ModelError(f"{path}: no such directory, and not a Hub id of the form owner/name")
-    return path
+def pick_device(device: str, *, field: str = "device") -> torch.device:
+    """`auto` is cuda where there is one, else the CPU; raises ModelError, naming `field`, for what is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"{field} is {device!r}: allowed is auto, cpu, cuda or cuda:N") from None
+    if place.type != "cuda":
+        return place
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        why = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
+        raise ModelError(f"{field} is {device}, and {why}: allowed is auto or cpu")
+    if (place.index or 0) >= count:
+        raise ModelError(f"{field} is {device}: allowed is auto, cpu or cuda:0 to cuda:{count - 1}")
+    return place
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def pick_dtype(dtype: str, place: torch.device) -> str:
+    """`auto` is bfloat16 on a GPU and float32 elsewhere, for models that only answer and score."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if place.type == "cuda" else "float32"

@@ -10,8 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from reopold_vl.collate import PromptBatch, TokenBatch
+from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts
+from reopold_vl.feature_cache import FeatureCache
 from reopold_vl.logprobs import TokenStats, token_stats
+from reopold_vl.types import Prompt
+from reopold_vl.vision import vision_trains
 
 
 class Policy(nn.Module):
@@ -23,18 +26,22 @@ class Policy(nn.Module):
     overwritten by every forward and would leak from one batch into the next.
     """
 
-    def __init__(self, model: Any, *, freeze_vision: bool = False, compute: torch.dtype = torch.float32) -> None:
-        """`compute` torch.bfloat16 runs matrix products in bf16 under autocast; the weights stay as they are."""
+    def __init__(
+        self, model: Any, *, compute: torch.dtype = torch.float32, feature_cache: FeatureCache | None = None
+    ) -> None:
+        """`compute` torch.bfloat16 runs matrix products in bf16 under autocast; the weights stay as they are.
+
+        A `feature_cache` is for a vision tower and projector that are not trained.
+        """
         super().__init__()
         self.model = model
         self.compute = compute
-        self.freeze_vision = freeze_vision
-        if freeze_vision:
-            model.base_model.visual.requires_grad_(False)
+        self.feature_cache = feature_cache
+        self.place: torch.device | None = None  # where it computes, if its weights rest elsewhere
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return self.model.device if self.place is None else self.place
 
     @property
     def precision(self) -> torch.dtype:
@@ -45,6 +52,15 @@ class Policy(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16)
 
     def forward(self, batch: TokenBatch, keep: Bool[Tensor, "batch time"]) -> TokenStats:
+        hidden = self.response_states(batch)
+        head = self.model.get_output_embeddings()
+        with self.autocast():
+            stats = token_stats(hidden[keep], head.weight, head.bias, batch.response_ids[keep])
+        zeros = torch.zeros(keep.shape, dtype=torch.float32, device=keep.device)
+        return TokenStats(zeros.masked_scatter(keep, stats.logprobs), zeros.masked_scatter(keep, stats.entropy))
+
+    def response_states(self, batch: TokenBatch) -> Float[Tensor, "batch time hidden"]:
+        """The last hidden states that predict each response token."""
         prompts, rows = batch.prompts, batch.rows
         features = self.encode_images(prompts)
         prompt_positions, next_position = self.positions(prompts)
@@ -56,17 +72,12 @@ class Policy(nn.Module):
         hidden = self.hidden_states(
             ids=ids,
             mask=mask,
-            positions=torch.cat([prompt_positions[:, rows], later.expand(3, -1, -1)], -1),
+            positions=torch.cat([prompt_positions[..., rows, :], like_positions(later, prompt_positions)], -1),
             token_types=torch.cat([prompts.token_types[rows], torch.zeros_like(batch.response_ids[:, :-1])], 1),
             features=select_rows(features, image_token_counts(prompts), rows.tolist()),
         )
         # The state at the prompt's last token predicts the first response token.
-        hidden = hidden[:, prompts.ids.shape[1] - 1 :]
-        head = self.model.get_output_embeddings()
-        with self.autocast():
-            stats = token_stats(hidden[keep], head.weight, head.bias, batch.response_ids[keep])
-        zeros = torch.zeros(keep.shape, dtype=torch.float32, device=keep.device)
-        return TokenStats(zeros.masked_scatter(keep, stats.logprobs), zeros.masked_scatter(keep, stats.entropy))
+        return hidden[:, prompts.ids.shape[1] - 1 :]
 
     def encode_images(self, prompts: PromptBatch) -> Any | None:
         """The vision tower's output for all images of the batch, or None without images."""
@@ -75,12 +86,19 @@ class Policy(nn.Module):
         encode = self.model.base_model.get_image_features
         accepted = inspect.signature(encode).parameters
         inputs = {name: tensor for name, tensor in prompts.vision.items() if name in accepted}
-        with self.autocast(), torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_vision):
+        with self.autocast(), torch.set_grad_enabled(torch.is_grad_enabled() and vision_trains(self.model)):
+            if self.feature_cache is not None:
+                return self.feature_cache(encode, inputs)
             return encode(**inputs, return_dict=True)
 
-    def positions(self, prompts: PromptBatch) -> tuple[Int[Tensor, "3 prompts length"], Int[Tensor, "prompts 1"]]:
-        """Rotary positions (time, height, width) of the prompt tokens, and the position of the first response token."""
+    def positions(self, prompts: PromptBatch) -> tuple[Int[Tensor, "*axes prompts length"], Int[Tensor, "prompts 1"]]:
+        """Rotary positions of the prompt tokens, and the position of the first response token.
+
+        Families with multimodal rotary positions have three axes (time, height, width), the others none.
+        """
         text = (prompts.mask.long().cumsum(-1) - 1).clamp(min=0)
+        if not hasattr(self.model.base_model, "get_rope_index"):
+            return text, text[:, -1:] + 1
         if "image_grid_thw" not in prompts.vision:
             return text.expand(3, -1, -1), text[:, -1:] + 1
         positions, delta = self.model.base_model.get_rope_index(
@@ -96,13 +114,16 @@ class Policy(nn.Module):
         *,
         ids: Int[Tensor, "batch length"],
         mask: Bool[Tensor, "batch total"],
-        positions: Int[Tensor, "3 batch length"],
+        positions: Int[Tensor, "*axes batch length"],
         token_types: Int[Tensor, "batch length"] | None = None,
         features: Any | None = None,
         cache: Any | None = None,
     ) -> Float[Tensor, "batch length hidden"]:
         """Last hidden states; `cache` is read and extended in place, `mask` covers what it holds as well."""
-        inputs: dict[str, Any] = {} if token_types is None else {"mm_token_type_ids": token_types}
+        inputs: dict[str, Any] = {}
+        if token_types is not None:
+            accepted = inspect.signature(self.model.base_model.forward).parameters
+            inputs = {name: token_types for name in ("mm_token_type_ids", "token_type_ids") if name in accepted}
         if features is not None:
             inputs["mm_encoder_outputs"] = {"image": features}
         with self.autocast():
@@ -120,6 +141,29 @@ class Policy(nn.Module):
         """Logits of the token after each of these last hidden states."""
         with self.autocast():
             return self.model.get_output_embeddings()(hidden)
+
+    @torch.no_grad()
+    def head_gap(self, prompt: Prompt) -> float:
+        """The largest difference, in logits, between the head's projection and what the model itself says of a prompt.
+
+        A model that caps or scales its logits behind the head would be scored wrongly by `forward`. Images are left
+        out: `prompt` should have none.
+        """
+        ids = prompt.ids[None].to(self.device)
+        with self.autocast():
+            theirs = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        batch = collate_prompts([prompt], pad_id=0).to(self.device)
+        positions, _ = self.positions(batch)
+        hidden = self.hidden_states(ids=batch.ids, mask=batch.mask, positions=positions, token_types=batch.token_types)
+        with self.autocast():
+            return float((self.model.get_output_embeddings()(hidden) - theirs).abs().max())
+
+
+def like_positions(
+    text: Int[Tensor, "batch length"], positions: Int[Tensor, "*axes other_batch other_length"]
+) -> Int[Tensor, "*axes batch length"]:
+    """Positions of text, with as many axes as `positions` has: text advances alike on each."""
+    return text.expand(*positions.shape[:-2], -1, -1)
 
 
 def image_token_counts(prompts: PromptBatch) -> list[int]:

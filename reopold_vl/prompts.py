@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL.Image import Image, Resampling
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
+from reopold_vl import families
 from reopold_vl.images import fit_image, load_image
 from reopold_vl.types import IMAGE_MARKER, Prompt, VisualSample
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")  # the rest is of the images
 
 
 class PromptError(ValueError):
@@ -22,11 +25,15 @@ class PromptError(ValueError):
 class PromptEncoder:
     """Encode samples with one processor, one pixel budget and one chat template.
 
-    `min_pixels` and `max_pixels` bound each image's area after resizing; both sides become multiples of the patch
-    size times the merge size. Two models whose processors agree (see `reopold_vl.check`) can share the prompts.
+    `min_pixels` and `max_pixels` bound each image's area after resizing. In families with a patch grid both sides
+    become multiples of the patch size times the merge size; in the others images above `max_pixels` are made smaller,
+    and the processor cuts its tiles within the same budget, of which a tile is the least. `image_token_id` is the
+    model's placeholder. Two models whose processors agree (see `reopold_vl.check`) can share the prompts.
     """
 
     processor: Any
+    family: str
+    image_token_id: int
     min_pixels: int
     max_pixels: int
     max_prompt_tokens: int = 4096
@@ -35,26 +42,39 @@ class PromptEncoder:
 
     @property
     def factor(self) -> int:
-        """Pixels per side of one visual token."""
-        return self.processor.image_processor.patch_size * self.processor.image_processor.merge_size
+        """Pixels per side of one visual token; rounded in families with tiles."""
+        return families.factor(self.processor, self.family)
 
     def images(self, sample: VisualSample) -> list[Image]:
         """The sample's images as RGB, resized into the pixel budget."""
+        loaded = [load_image(image, allow_url=self.allow_url) for image in sample.images]
+        if not families.FAMILIES[self.family].grid:
+            return [shrink_image(image, self.max_pixels) for image in loaded]
         fit = {"factor": self.factor, "min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-        return [fit_image(load_image(image, allow_url=self.allow_url), **fit) for image in sample.images]
+        return [fit_image(image, **fit) for image in loaded]
 
     def __call__(self, sample: VisualSample) -> Prompt:
         """Chat template, image tensors and expanded ids of one sample; raises PromptError, or ImageError."""
+        return self.expand(sample, self.render(sample), self.images(sample))
+
+    def render(self, sample: VisualSample) -> str:
+        """The chat template's text of a sample, with one placeholder an image; raises PromptError."""
         special = self.special_token_in(sample)
         if special is not None:
             raise PromptError(f"sample {sample.id}: the question contains the special token {special!r}")
-        text = self.processor.apply_chat_template(
+        return self.processor.apply_chat_template(
             messages(sample, self.instruction), tokenize=False, add_generation_prompt=True
         )
-        images = self.images(sample)
-        # The images are resized already: a second resize with other limits would change the grid.
+
+    def expand(self, sample: VisualSample, text: str, images: Sequence[Image]) -> Prompt:
+        """The prompt of a rendered text and fitted pictures: each placeholder becomes its picture's tokens."""
+        nested = families.FAMILIES[self.family].nested_images
+        settings = families.image_settings(self.processor, self.family, self.max_pixels)
         encoded = self.processor(
-            text=[text], images=images or None, images_kwargs={"do_resize": False}, return_tensors="pt"
+            text=[text],
+            images=([list(images)] if nested else list(images)) if images else None,
+            images_kwargs=settings,
+            return_tensors="pt",
         )
         ids = encoded["input_ids"][0]
         if len(ids) > self.max_prompt_tokens:
@@ -62,13 +82,17 @@ class PromptEncoder:
                 f"sample {sample.id}: the prompt has {len(ids)} tokens, allowed are {self.max_prompt_tokens} "
                 "(raise --max-prompt-tokens or lower --images.max-pixels)"
             )
-        vision = {name: encoded[name] for name in ("pixel_values", "image_grid_thw") if name in encoded}
-        return Prompt(sample=sample, ids=ids, token_types=encoded["mm_token_type_ids"][0].long(), vision=vision)
+        vision = {name: tensor for name, tensor in encoded.items() if name not in TEXT_INPUTS}
+        return Prompt(sample=sample, ids=ids, token_types=(ids == self.image_token_id).long(), vision=vision)
 
     def special_token_in(self, sample: VisualSample) -> str | None:
         """The first special token written out in the sample's text, which would forge turns or images."""
-        text = " ".join([sample.question, *(sample.choices or ()), sample.system or "", self.instruction])
-        return next((token for token in self.processor.tokenizer.all_special_tokens if token in text), None)
+        shown = question_text(sample, self.instruction)
+        # Our own marker is some tokenizers' placeholder; the template puts it where an image stands, and only there.
+        text = "\n".join([*shown.split(IMAGE_MARKER), sample.system or ""])
+        tokenizer = self.processor.tokenizer
+        special = {**dict.fromkeys(tokenizer.all_special_tokens), tokenizer.decode([self.image_token_id]): None}
+        return next((token for token in special if token in text), None)
 
     def encode_all(self, samples: Sequence[VisualSample]) -> tuple[list[Prompt], list[str]]:
         """Prompts of the samples that can be encoded, and one reason for each that cannot."""
@@ -80,6 +104,15 @@ class PromptEncoder:
             except ValueError as error:
                 reasons.append(f"{sample.id}: {error}")
         return prompts, reasons
+
+
+def shrink_image(image: Image, max_pixels: int) -> Image:
+    """The image, made smaller in its own shape where it has more than `max_pixels`; never less than a pixel a side."""
+    scale = math.sqrt(max_pixels / (image.width * image.height))
+    if scale >= 1:
+        return image
+    width, height = (max(1, math.floor(side * scale)) for side in image.size)
+    return image.resize((width, height), Resampling.BICUBIC)
 
 
 def messages(sample: VisualSample, instruction: str = "") -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import itertools
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ def find_files(path: Path, prefix: str = "train", *, prefer: str = "") -> list[P
         if found:
             return [file for file in found if file.name.startswith(prefix)] or found
     raise DataError(f"{path}: neither it nor its data/ folder holds a .parquet or .jsonl file")
+
+
+def not_read(files: Sequence[Path], beside: Iterable[Path]) -> str:
+    """A note naming those of the files `beside` that are of another kind than `files`, which are read; or ""."""
+    other = sorted(file.name for file in beside if file.suffix.lower() != files[0].suffix.lower())
+    return f"not read, since {files[0].name} lies beside: {', '.join(other)}" if other else ""
 
 
 def read_parquet(file: Path) -> tuple[list[str], Iterator[Any]]:

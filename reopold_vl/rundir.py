@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from reopold_vl import distributed
 from reopold_vl.grading import read_graded, write_graded
 from reopold_vl.report.table import Graded
 
 CONFIG_FILE, CHECKPOINTS_DIR, STUDENT_DIR, SUMMARY_FILE = "config.yaml", "checkpoints", "student", "summary.json"
+AVERAGE_DIR, AVERAGE_ANSWERS = "student_ema", "test_ema.jsonl"
 
 
 class RunDirError(ValueError):
@@ -38,7 +40,15 @@ def claim(directory: Path, *, overwrite: bool) -> None:
 
 
 def graded_once(path: Path, measure: Callable[[], list[Graded]]) -> list[Graded]:
-    """The graded answers in `path`, measured and written first if they are not there yet (a resumed run has them)."""
-    if not path.exists():
-        write_graded(measure(), path)
+    """The graded answers in `path`, measured and written first if they are not there yet (a resumed run has them).
+
+    All processes measure, the first one writes and the answers are its own; the others get what they measured.
+    """
+    first = distributed.is_first()
+    if distributed.largest(first and path.exists()):
+        return read_graded(path) if first else []
+    graded = measure()
+    if not first:
+        return graded
+    write_graded(graded, path)
     return read_graded(path)

@@ -163,6 +163,19 @@ class RunLog:
         self.close()
 
 
+class NoLog:
+    """The log of a process that is not the first: nothing is written."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def check_trackers(trackers: Sequence[str]) -> None:
     """Raises `ValueError` for a tracker that is unknown or not installed."""
     for tracker in trackers:

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
-from reopold_vl.collate import collate_rollouts, pad_right, prompt_groups
+from reopold_vl import distributed
+from reopold_vl.collate import pad_right, prompt_groups
 from reopold_vl.logprobs import TokenStats
 from reopold_vl.models import VisionLanguageModel
-from reopold_vl.types import Prompt, Rollout, ScoredBatch
+from reopold_vl.sharding import collate_together
+from reopold_vl.spans import span_rewards
+from reopold_vl.types import Rollout, ScoredBatch, TeacherScores
 
 
 @torch.no_grad()
 def score_tokens(model: VisionLanguageModel, rollouts: Sequence[Rollout], *, rows_at_once: int) -> TokenStats:
-    """Log-probs and entropies [B, T] of all response tokens under `model`, on the CPU; zeros elsewhere."""
+    """Log-probs and entropies [B, T] of all response tokens under `model`, on the CPU; zeros elsewhere.
+
+    With a model that is cut up over processes all of them make as many passes as the one that has most to score.
+    """
     logprobs: list[torch.Tensor] = []
     entropy: list[torch.Tensor] = []
-    for piece in prompt_groups(rollouts, rows_at_once):
-        batch = collate_rollouts(rollouts[piece], pad_id=model.pad_id).to(model.policy.device)
+    pieces = [rollouts[piece] for piece in prompt_groups(rollouts, rows_at_once)]
+    passes = len(pieces) if model.filler is None else int(distributed.largest(len(pieces)))
+    for piece in pieces + [[]] * (passes - len(pieces)):
+        batch = collate_together(piece, model.filler, pad_id=model.pad_id).to(model.policy.device)
         stats = model.policy(batch, batch.mask)
-        logprobs += list(stats.logprobs.cpu())
-        entropy += list(stats.entropy.cpu())
+        logprobs += list(stats.logprobs[: len(piece)].cpu())
+        entropy += list(stats.entropy[: len(piece)].cpu())
     # Pieces are padded to their own longest answer, the whole to the longest of all.
     return TokenStats(pad_right(logprobs, 0.0), pad_right(entropy, 0.0))
 
@@ -44,22 +51,20 @@ def engine_gaps(rollouts: Sequence[Rollout], logprobs: torch.Tensor) -> torch.Te
     return torch.cat([(row[: len(rollout.logprobs)] - rollout.logprobs).abs() for rollout, row in rows])
 
 
-def as_seen_by(model: VisionLanguageModel, rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """The same answers to prompts that `model`'s own processor encoded (other patch size, other normalisation)."""
-    seen: dict[int, Prompt] = {}
-    for rollout in rollouts:
-        if id(rollout.prompt) not in seen:
-            seen[id(rollout.prompt)] = model.encoder(rollout.prompt.sample)
-    return [replace(rollout, prompt=seen[id(rollout.prompt)]) for rollout in rollouts]
+def score(rollouts: Sequence[Rollout], student: TokenStats, teacher: TokenStats | TeacherScores) -> ScoredBatch:
+    """Join both models' views; R_t = log pi_T - log pi_S, and 0 where there is no token.
 
-
-def score(rollouts: Sequence[Rollout], student: TokenStats, teacher: TokenStats) -> ScoredBatch:
-    """Join both models' views; R_t = log pi_T - log pi_S, and 0 where there is no token."""
+    A teacher that scored spans of text gives each token its span's reward, and masks out tokens without a span.
+    """
     mask = pad_right([torch.ones_like(rollout.response_ids, dtype=torch.bool) for rollout in rollouts], False)
+    teacher_logprobs = teacher.logprobs
+    if isinstance(teacher, TeacherScores) and teacher.spans is not None:
+        mask = mask & (teacher.spans >= 0)
+        teacher_logprobs = student.logprobs + span_rewards(student.logprobs, teacher.logprobs, teacher.spans)
     return ScoredBatch(
         old_logprobs=student.logprobs,
-        teacher_logprobs=teacher.logprobs,
+        teacher_logprobs=teacher_logprobs,
         entropy=student.entropy,
-        rewards=torch.where(mask, teacher.logprobs - student.logprobs, 0.0),
+        rewards=torch.where(mask, teacher_logprobs - student.logprobs, 0.0),
         mask=mask,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,15 +23,18 @@ class Stopped(BaseException):
 class StopSignals:
     """Turns SIGINT and SIGTERM into `Stopped`: at once outside `deferred()`, at its end inside.
 
-    A second signal inside `deferred()` does not wait.
+    A second signal inside `deferred()` does not wait. `share` gives the largest of the numbers that several processes
+    of a run give it: a signal to one of them then stops all, after the same step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, share: Callable[[float], float] = lambda number: number) -> None:
+        self._share = share
         self._deferred = False
         self._received: int | None = None
 
-    @property
     def requested(self) -> bool:
+        """Whether a signal has come, here or to another process; all processes ask at the same places."""
+        self._received = int(self._share(self._received or 0)) or None
         return self._received is not None
 
     @contextmanager
@@ -51,7 +54,8 @@ class StopSignals:
             yield
         finally:
             self._deferred = False
-        if self._received is not None:
+        if self.requested():
+            assert self._received is not None
             raise Stopped(self._received)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

@@ -68,6 +68,14 @@ class Rollout:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a model says to a sample: text without special tokens, and how it ended."""
+
+    text: str
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
 class TeacherScores:
     """log pi_T of the response tokens, [B, T] on the CPU; entries outside the response are 0.
 
@@ -84,7 +92,8 @@ class ScoredBatch:
     """Everything an objective may look at; [B, T] over response tokens only, no gradient.
 
     `rewards` is R_t = teacher_logprobs - old_logprobs. `mask` is true on response tokens, EOS included; entries
-    outside it are undefined and must not matter.
+    outside it are undefined and must not matter. The fields after it cost something and are there when the objective's
+    `needs` names them.
     """
 
     old_logprobs: Float[Tensor, "batch time"]
@@ -92,15 +101,31 @@ class ScoredBatch:
     entropy: Float[Tensor, "batch time"]
     rewards: Float[Tensor, "batch time"]
     mask: Bool[Tensor, "batch time"]
+    groups: Int[Tensor, " batch"] | None = None
+    """The same number for answers to the same prompt."""
+    correct: Float[Tensor, " batch"] | None = None
+    """1 for an answer that the grader finds right, 0 otherwise."""
+    reference_logprobs: Float[Tensor, "batch time"] | None = None
+    """The student's log-probs before training began."""
+    divergence: Float[Tensor, "batch time"] | None = None
+    """KL(pi_S || pi_T) over the whole vocabulary at each token's context, in nats."""
+    blind_teacher_logprobs: Float[Tensor, "batch time"] | None = None
+    """The teacher's log-probs of the same tokens when the picture is degraded or taken away."""
+    blind_student_logprobs: Float[Tensor, "batch time"] | None = None
+    """The student's, in the same way."""
 
 
 @dataclass(frozen=True)
 class TokenSignal:
-    """How hard to push each token: `advantages` A_t where `mask` is true, and metrics named `area/name`."""
+    """How hard to push each token: `advantages` A_t where `mask` is true, and metrics named `area/name`.
+
+    `ratio_bounds` (low, high) makes the loss PPO's pessimistic one, min(rho A, clip(rho, low, high) A); None is rho A.
+    """
 
     advantages: Float[Tensor, "batch time"]
     mask: Bool[Tensor, "batch time"]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    ratio_bounds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +137,31 @@ class LossOutput:
 
 
 class Objective(Protocol):
-    """A frozen dataclass that is also a pure function: sees the whole batch, never a gradient."""
+    """A frozen dataclass that is also a pure function: sees the whole batch, never a gradient.
+
+    A class attribute `needs` (a frozenset) names the optional fields of ScoredBatch that it reads; none without it.
+    """
 
     def __call__(self, batch: ScoredBatch, *, step: int) -> TokenSignal: ...
+
+
+class Divergence(Protocol):
+    """The second contract: an objective whose loss takes both models' whole distributions, not one advantage a token.
+
+    Called like an Objective it says which tokens are trained on. `token_loss` is then computed in the gradient pass,
+    tile by tile, never for all tokens at once: `student` (with gradient) and `teacher` (without) are
+    log-probabilities over their common vocabulary, `advantages` what the signal gave for these tokens. Returns nats,
+    to be minimised. It needs a local teacher of the student's vocabulary.
+    """
+
+    def __call__(self, batch: ScoredBatch, *, step: int) -> TokenSignal: ...
+
+    def token_loss(
+        self,
+        student: Float[Tensor, "tokens vocab"],
+        teacher: Float[Tensor, "tokens vocab"],
+        *,
+        ids: Int[Tensor, " tokens"],
+        old_logprobs: Float[Tensor, " tokens"],
+        advantages: Float[Tensor, " tokens"],
+    ) -> Float[Tensor, " tokens"]: ...

@@ -7,6 +7,7 @@ is a process of its own all the same, with its own files, signals and exit statu
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import json
 import os
 import runpy
@@ -97,9 +98,14 @@ class Warm:
 
     @contextmanager
     def running(
-        self, *args: object, cwd: Path | None = None, timeout: float = 120, file_limit: int | None = None
+        self,
+        *args: object,
+        cwd: Path | None = None,
+        timeout: float = 120,
+        file_limit: int | None = None,
+        env: dict[str, str] | None = None,
     ) -> Iterator[Job]:
-        """Start the command and leave it running; `Job.result` waits for it."""
+        """Start the command and leave it running, with `env` added to its environment; `Job.result` waits for it."""
         out, err = (Path(tempfile.mkstemp(dir=self._scratch)[1]) for _ in range(2))
         request = {
             "argv": list(map(str, args)),
@@ -108,6 +114,7 @@ class Warm:
             "err": str(err),
             "timeout": timeout,
             "file_limit": file_limit,
+            "env": env,
         }
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -165,8 +172,15 @@ def serve() -> None:
 
 
 def _play(
-    argv: Sequence[str], cwd: str, out: str, err: str, timeout: float, file_limit: int | None
+    argv: Sequence[str],
+    cwd: str,
+    out: str,
+    err: str,
+    timeout: float,
+    file_limit: int | None,
+    env: dict[str, str] | None,
 ) -> None:  # never returns
+    os.environ.update(env or {})
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -176,6 +190,7 @@ def _play(
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     signal.alarm(int(timeout))  # SIGALRM ends a process that nobody else ends
+    faulthandler.dump_traceback_later(timeout - 2)  # and this tells what it was at
     sys.argv = [MODULE, *argv]
     code: Any = 1
     try:

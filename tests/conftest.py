@@ -19,7 +19,7 @@ import torch  # before the package: types.py then resolves its tensor annotation
 from jaxtyping import install_import_hook
 
 # Every annotated function of these modules checks its tensors' shapes and dtypes while the tests run.
-CHECKED = ("types", "logprobs", "loss", "objectives", "collate", "policy", "rollout", "score")
+CHECKED = ("types", "logprobs", "loss", "objectives", "collate", "policy", "rollout", "score", "spans")
 # An int where a float is asked for is fine, as it is for the type checker (PEP 484).
 BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 _hook = install_import_hook([f"reopold_vl.{name}" for name in CHECKED], BEARTYPE)

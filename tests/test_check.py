@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from tiny import MAX_PIXELS, TEXTS, load_tiny, mixed_samples, plain_distribution, save_tiny
 from torch import nn
 
-from reopold_vl.check import check_pair
+from reopold_vl import check
+from reopold_vl.check import PairReport
 from reopold_vl.models import ModelError, VisionLanguageModel, load_model
-from reopold_vl.score import as_seen_by, sampled_tokens, score, score_tokens
-from reopold_vl.types import Rollout
+from reopold_vl.score import sampled_tokens, score, score_tokens
+from reopold_vl.teachers.local import LocalTeacher, as_seen_by
+from reopold_vl.types import Rollout, VisualSample
 
 Make = Callable[..., VisionLanguageModel]
 
@@ -32,6 +35,12 @@ def make(family: str, tmp_path: Path) -> Make:
     return teacher
 
 
+def check_pair(
+    student: VisionLanguageModel, teacher: VisionLanguageModel, samples: list[VisualSample], *, by_text: bool = False
+) -> PairReport:
+    return check.check_pair(student, LocalTeacher(teacher, rows_at_once=8), samples, by_text=by_text)
+
+
 def assert_scores_are_plain(teacher: VisionLanguageModel, rollouts: list[Rollout]) -> None:
     """What training would take for the teacher's log-probs equals plain transformers."""
     stats = score_tokens(teacher, rollouts, rows_at_once=3)
@@ -39,6 +48,12 @@ def assert_scores_are_plain(teacher: VisionLanguageModel, rollouts: list[Rollout
         for row, rollout in zip(stats.logprobs, rollouts, strict=True):
             expected = plain_distribution(teacher.policy.model, rollout).log_prob(rollout.response_ids)
             torch.testing.assert_close(row[: len(expected)], expected, rtol=0, atol=1e-5)
+
+
+def effect(report: PairReport, name: str) -> float:
+    """The first number that the check of that name measured."""
+    (measured,) = (result.measured for result in report.results if result.name == name)
+    return float(re.findall(r"\d\.\de-\d\d|\b0\b|\d\.\de\+\d\d", measured)[0])
 
 
 def answers(student: VisionLanguageModel) -> list[Rollout]:
@@ -50,8 +65,9 @@ def test_a_good_pair_passes_and_is_measured(vlm: VisionLanguageModel, make: Make
     teacher = make()
     report = check_pair(vlm, teacher, mixed_samples())
     assert report.shared_prompts
-    assert 0 <= report.engine_gap < 1e-5
-    assert report.pixel_effect > 1e-3
+    assert [result.status for result in report.results] == ["ok"] * 9
+    assert effect(report, "self-teacher") < 1e-5 and effect(report, "engine") < 1e-5
+    assert effect(report, "student sees") > 1e-3 and effect(report, "teacher sees") > 1e-3
     assert_scores_are_plain(teacher, answers(vlm))
     assert "image tensors identical" in str(report) and "\n" not in str(report)
 
@@ -113,7 +129,8 @@ def test_another_chat_template_is_refused_where_it_differs(vlm: VisionLanguageMo
 def test_another_pixel_limit_is_refused_naming_the_grids(vlm: VisionLanguageModel, make: Make) -> None:
     teacher = make(max_pixels=6 * 32 * 32)
     with pytest.raises(
-        ModelError, match=r"image grids differ: \[\[1, .* for the student and \[\[1, .* for the teacher"
+        ModelError,
+        match=r"image grids differ: \d+ tokens from pixels .* for the student and \d+ tokens from .* for the teacher",
     ):
         check_pair(vlm, teacher, mixed_samples())
 
@@ -152,7 +169,10 @@ class Blind(nn.Module):
 def test_a_teacher_that_does_not_see_is_refused(vlm: VisionLanguageModel, make: Make) -> None:
     teacher = make()
     teacher.policy.model.base_model.visual = Blind(teacher.policy.model.base_model.visual)
-    with pytest.raises(ModelError, match=r"the teacher \(.*teacher\) does not see the image"):
+    with pytest.raises(
+        ModelError,
+        match="teacher sees: the teacher does not see the image: other pixels, same log-probs; its image input",
+    ):
         check_pair(vlm, teacher, mixed_samples())
 
 
@@ -161,7 +181,7 @@ def test_a_teacher_that_gives_nan_is_refused(vlm: VisionLanguageModel, make: Mak
     with torch.no_grad():
         teacher.policy.model.base_model.language_model.norm.weight[0] = torch.nan
     for samples in (mixed_samples(), [mixed_samples()[1]]):
-        with pytest.raises(ModelError, match=r"the teacher \(.*teacher\) gives NaN"):
+        with pytest.raises(ModelError, match="the teacher gives NaN"):
             check_pair(vlm, teacher, samples)
 
 
@@ -185,7 +205,7 @@ def test_a_student_that_scores_nan_is_refused(fresh_vlm: VisionLanguageModel, ma
         return stats._replace(logprobs=logprobs)
 
     object.__setattr__(fresh_vlm.policy, "forward", forward)
-    with pytest.raises(ModelError, match="scoring disagrees with sampling by nan"):
+    with pytest.raises(ModelError, match="log-probs are NaN"):
         check_pair(fresh_vlm, make(), mixed_samples())
 
 
@@ -213,7 +233,13 @@ def test_a_teacher_of_the_other_family_looks_by_itself(vlm: VisionLanguageModel,
 
 def test_text_only_samples_pass_without_a_look(vlm: VisionLanguageModel, make: Make) -> None:
     report = check_pair(vlm, make(), [mixed_samples()[1]])
-    assert report.shared_prompts and report.pixel_effect == 0
+    assert report.shared_prompts
+    assert [result.name for result in report.results if result.status == "skip"] == [
+        "image tokens",
+        "student sees",
+        "teacher sees",
+    ]
+    assert "not checked: teacher sees (the rows tried have no images)" in str(report)
 
 
 def test_the_check_changes_neither_model(vlm: VisionLanguageModel, make: Make) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from reopold_vl.collate import collate_prompts, collate_rollouts, pad_right, prompt_groups
+from reopold_vl.collate import collate_prompts, collate_rollouts, join, pad_right, prompt_groups
 from reopold_vl.types import Prompt, Rollout, VisualSample
 
 PAD = 99
@@ -42,6 +42,15 @@ def test_image_tensors_are_concatenated_in_order_and_never_padded() -> None:
     batch = collate_prompts([prompt(3, images=2, start=1), prompt(5), prompt(3, images=1, start=2)], pad_id=PAD)
     assert batch.vision["pixel_values"][:, 0].tolist() == [1.0] * 8 + [2.0] * 4
     assert batch.vision["image_grid_thw"].shape == (3, 3)
+
+
+def test_images_of_fewer_tiles_are_filled_up_with_zeros_behind_their_own() -> None:
+    first, second = torch.ones(1, 2, 3, 4), torch.full((2, 3, 3, 2), 5.0)
+    joined = join([first, second])
+    assert joined.shape == (3, 3, 3, 4)
+    assert torch.equal(joined[:1, :2], first) and not joined[0, 2].any()
+    assert torch.equal(joined[1:, :, :, :2], second) and not joined[1:, :, :, 2:].any()
+    assert join([torch.tensor([2]), torch.tensor([1, 1])]).tolist() == [2, 1, 1]
 
 
 def test_a_batch_without_images_has_no_image_tensors() -> None:

@@ -20,6 +20,7 @@ from reopold_vl.objectives import Reopold, ReverseKL
 from reopold_vl.optim import build_scheduler
 from reopold_vl.policy import Policy
 from reopold_vl.score import score, score_tokens
+from reopold_vl.sharding import alone
 from reopold_vl.types import Prompt, Rollout, ScoredBatch, TokenSignal
 
 # A schedule goes on where an update is skipped, before the first one as well; torch warns of that.
@@ -58,7 +59,7 @@ def run(
     optimizer = torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], lr=lr)
     scheduler = build_scheduler(optimizer, name="constant", warmup_updates=0, updates=10)
     result = learn(
-        policy,
+        alone(policy),
         rollouts,
         scored,
         signal,

@@ -17,6 +17,7 @@ from reopold_vl.loss import policy_gradient_loss
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.policy import Policy
 from reopold_vl.types import Prompt, Rollout
+from reopold_vl.vision import freeze_vision
 
 CLOSE: dict[str, Any] = {"rtol": 0.0, "atol": 1e-5}
 
@@ -181,7 +182,8 @@ def test_frozen_vision_has_no_gradient_and_changes_no_other(
 ) -> None:
     found = []
     for freeze in (False, True):
-        policy = load_tiny(tiny_dirs[family], freeze_vision=freeze).policy
+        policy = load_tiny(tiny_dirs[family]).policy
+        freeze_vision(policy.model, tower=freeze, projector=freeze)
         fixed = {name for name, p in policy.model.named_parameters() if not p.requires_grad}  # what an optimizer leaves
         assert fixed == (vision_parameters(policy.model) if freeze else set())
         stats = policy(batch, batch.mask)

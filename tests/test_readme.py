@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.util
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-import tyro
 from cli_help import ROOT
 
 import data_recipes.build
 import data_recipes.inspect
 import demo.app
 import eval.config
-from reopold_vl import check
+from reopold_vl.check import __main__ as check
 from reopold_vl.cli import parse
 from reopold_vl.config_file import to_dict, write_config
 from reopold_vl.objectives import OBJECTIVES
@@ -93,11 +91,8 @@ def parse_train(arguments: list[str], scratch: Path) -> None:
 
 
 def parse_check(arguments: list[str]) -> None:
-    @functools.wraps(check.main)
-    def stub(*args: object, **kwargs: object) -> None:
-        pass
-
-    tyro.cli(stub, args=arguments)
+    if "--help" not in arguments:
+        check.read(arguments)
 
 
 def test_the_readme_is_there() -> None:
@@ -110,6 +105,8 @@ def test_the_readme_is_there() -> None:
 def test_commands_parse(paper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for module, *arguments in module_commands(paper.read_text()):
         spec = importlib.util.find_spec(module)
+        if spec is not None and spec.submodule_search_locations:  # a package is run by its __main__
+            spec = importlib.util.find_spec(f"{module}.__main__")
         assert spec is not None and spec.origin is not None, f"{paper.name}: no module {module}"
         assert '__name__ == "__main__"' in Path(spec.origin).read_text(), f"{paper.name}: {module} is no command"
         if module == "reopold_vl.train":
@@ -120,13 +117,6 @@ def test_commands_parse(paper: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
             PARSERS[module](arguments)
 
 
-@pytest.mark.parametrize("arguments", [["a"], ["a", "b", "--dat", "x"], ["a", "b", "c"]])
-def test_the_stub_of_check_is_as_strict_as_check(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        parse_check(arguments)
-    assert stop.value.code == 2
-
-
 def test_commands_in_the_text_exist(paper: Path) -> None:
     for module in re.findall(rf"python -m ((?:{'|'.join(PACKAGES)})\.[\w.]*\w)", paper.read_text()):
         assert importlib.util.find_spec(module) is not None, f"{paper.name}: no module {module}"
@@ -135,6 +125,7 @@ def test_commands_in_the_text_exist(paper: Path) -> None:
 def test_flags_in_the_text_exist(paper: Path) -> None:
     """`--data.test-path` and the like: settings of one of the commands."""
     known = {"--help", "--config", "--resume", "--objective", "--data", "--max-pixels", "--json", "--rows"}
+    known |= {"--quick", "--compare-teacher"}
     for config in CONFIGS:
         names = [field.name.replace("_", "-") for field in dataclasses.fields(config)]
         known |= {f"--{name}" for name in names} | {f"--no-{name}" for name in names}

@@ -128,6 +128,7 @@ def test_a_finished_run_reports_again(straight: Path, tmp_path: Path) -> None:
     assert result.code == 0, result.stderr[-2000:]
     assert "overall" in result.stdout and (run / "report.md").is_file() and (run / "plots" / "reward.png").is_file()
     assert_same_run(run, straight)
+    assert (run / "summary.json").read_bytes() == (straight / "summary.json").read_bytes()  # seconds as well
 
 
 def test_a_finished_run_can_be_prolonged_but_not_shortened(straight: Path, tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from scipy.stats import chi2
+from test_draws import assert_frequencies
 from tiny import load_tiny, mixed_samples, plain_distribution, save_tiny
 
 from reopold_vl.collate import collate_rollouts
 from reopold_vl.models import VisionLanguageModel
-from reopold_vl.rollout.hf import HFEngine, draw_tokens
+from reopold_vl.rollout.hf import HFEngine
 from reopold_vl.types import Prompt, Rollout
 
 NEW = 10  # tokens
@@ -251,44 +251,36 @@ def test_the_four_answers_to_a_prompt_differ(sampled: list[Rollout]) -> None:
         assert len({tuple(answer) for answer in ids(sampled[start : start + 4])}) == 4
 
 
-def assert_frequencies(tokens: torch.Tensor, probabilities: torch.Tensor) -> None:
-    """Pearson's test at one in ten thousand; rare tokens are taken together."""
-    observed = torch.bincount(tokens, minlength=len(probabilities)).double()
-    expected = probabilities.double() * len(tokens)
-    often = expected >= 8
-    observed = torch.cat([observed[often], observed[~often].sum()[None]])
-    expected = torch.cat([expected[often], expected[~often].sum()[None]])
-    if float(expected[-1]) == 0:
-        assert float(observed[-1]) == 0
-        observed, expected = observed[:-1], expected[:-1]
-    statistic = float(((observed - expected) ** 2 / expected).sum())
-    assert statistic < chi2.ppf(0.9999, df=len(expected) - 1), (statistic, len(expected))
+@pytest.mark.parametrize("rows_at_once", [1, 3, 256])
+def test_answers_do_not_depend_on_the_batch(
+    vlm: VisionLanguageModel, prompts: list[Prompt], sampled: list[Rollout], rows_at_once: int
+) -> None:
+    engine = with_eos(vlm.engine(rows_at_once=rows_at_once), NEVER)
+    assert ids(engine.generate(prompts, n=4, max_new_tokens=NEW, seed=0)) == ids(sampled)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
-def test_frequencies_match_the_softmax(temperature: float) -> None:
-    logits = torch.tensor([2.0, 1.0, 0.5, 0.0, 3.0, -1.0])
-    banned = torch.tensor([4])
-    generator = torch.Generator().manual_seed(0)
-    tokens = draw_tokens(
-        logits.expand(20_000, -1), temperature=temperature, top_p=1.0, banned=banned, generator=generator
-    )
-    allowed = logits.index_fill(0, banned, -torch.inf)
-    assert_frequencies(tokens, (allowed / temperature).softmax(-1))
-    with pytest.raises(AssertionError):
-        assert_frequencies(tokens, (allowed / temperature * 1.1).softmax(-1))  # the test does see a small bias
+def test_a_prompt_alone_is_answered_as_in_the_batch(
+    engine: HFEngine, prompts: list[Prompt], sampled: list[Rollout]
+) -> None:
+    """Fewer answers and another order, as another process would ask for them; and answers that end early."""
+    alone = with_eos(engine, NEVER).generate(prompts[2:3], n=2, max_new_tokens=NEW, seed=0, keys=[2])
+    assert ids(alone) == ids(sampled[8:10])
+    back = with_eos(engine, NEVER).generate(prompts[::-1], n=4, max_new_tokens=NEW, seed=0, keys=[3, 2, 1, 0])
+    assert ids(back) == [answer for start in (12, 8, 4, 0) for answer in ids(sampled[start : start + 4])]
+    assert ids(with_eos(engine, NEVER).generate(prompts[2:3], n=2, max_new_tokens=NEW, seed=0)) != ids(alone)
+    end = frequent(sampled, 6)
+    cut = with_eos(engine, *end).generate(prompts, n=4, max_new_tokens=NEW, seed=0)
+    for short, whole in zip(ids(cut), ids(sampled), strict=True):
+        assert short == whole[: len(short)] and (len(short) == NEW or short[-1] in end)
+    with pytest.raises(ValueError, match="keys has 1 entries for 4 prompts"):
+        engine.generate(prompts, n=1, max_new_tokens=2, seed=0, keys=[0])
 
 
-def test_top_p_cuts_the_tail_and_keeps_the_proportions() -> None:
-    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    tokens = draw_tokens(
-        probabilities.log().expand(20_000, -1),
-        temperature=1.0,
-        top_p=0.75,
-        banned=torch.tensor([], dtype=torch.long),
-        generator=torch.Generator().manual_seed(0),
-    )
-    assert_frequencies(tokens, torch.tensor([0.5, 0.3, 0.0, 0.0]) / 0.8)
+def test_the_stream_of_a_key_is_the_first_answer_to_it(
+    engine: HFEngine, prompts: list[Prompt], sampled: list[Rollout]
+) -> None:
+    *_, last = with_eos(engine, NEVER).stream(prompts[1], max_new_tokens=NEW, seed=0, key=1)
+    assert ids([last]) == ids(sampled[4:5])
 
 
 def test_first_tokens_of_the_engine_match_plain_transformers(vlm: VisionLanguageModel, prompts: list[Prompt]) -> None:

@@ -26,7 +26,7 @@ def test_inside_it_waits_and_tells_that_it_was_asked() -> None:
     done = []
     with pytest.raises(Stopped), StopSignals().installed() as stop, stop.deferred():
         send(signal.SIGTERM)
-        done.append(stop.requested)
+        done.append(stop.requested())
     assert done == [True]
 
 

@@ -7,7 +7,7 @@ from prompt to prompt and a changed pixel shows.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen2Tokenizer,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
@@ -61,8 +63,16 @@ CHATML = (
 )
 
 
-def tiny_tokenizer(texts: Sequence[str] = TEXTS) -> Qwen2Tokenizer:
-    """A byte-level BPE with a few merges and Qwen's special tokens; about 320 ids. Other texts, other ids."""
+def tiny_tokenizer(
+    texts: Sequence[str] = TEXTS,
+    *,
+    special: Sequence[str] = SPECIAL_TOKENS,
+    named: Mapping[str, str] | None = None,
+) -> Qwen2Tokenizer:
+    """A byte-level BPE with a few merges and special tokens; about 320 ids. Other texts, other ids.
+
+    `named` are special tokens that the tokenizer has as attributes, such as image_token.
+    """
     learned = _learned_bpe(tuple(texts))
     merges: Any = [tuple(pair) for pair in learned["merges"]]  # which the annotation does not know
     tokenizer = Qwen2Tokenizer(
@@ -71,7 +81,8 @@ def tiny_tokenizer(texts: Sequence[str] = TEXTS) -> Qwen2Tokenizer:
         unk_token="<|endoftext|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        extra_special_tokens=list(SPECIAL_TOKENS),
+        extra_special_tokens=list(special),
+        **(named or {}),
     )
     tokenizer.padding_side = "left"
     return tokenizer
@@ -181,11 +192,25 @@ def save_tiny(path: Path, family: str, **settings: Any) -> Path:
     return path
 
 
-def load_tiny(path: Path, *, max_pixels: int = MAX_PIXELS, freeze_vision: bool = False) -> VisionLanguageModel:
-    """What `load_model` makes of a tiny directory, on the CPU."""
-    return load_model(
-        str(path), device="cpu", min_pixels=MIN_PIXELS, max_pixels=max_pixels, freeze_vision=freeze_vision
+def plain_text_model(path: Path) -> Path:
+    """A language model that sees nothing, as a plain Hugging Face directory."""
+    tokenizer = tiny_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
     )
+    Qwen2ForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def load_tiny(path: Path, *, max_pixels: int = MAX_PIXELS) -> VisionLanguageModel:
+    """What `load_model` makes of a tiny directory, on the CPU."""
+    return load_model(str(path), device="cpu", min_pixels=MIN_PIXELS, max_pixels=max_pixels)
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:

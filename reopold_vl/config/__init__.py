@@ -12,7 +12,8 @@ from typing import Literal
 
 from reopold_vl.config.base import ConfigError, require
 from reopold_vl.config.data import DataConfig, ImageConfig
-from reopold_vl.config.models import ModelConfig, StudentConfig
+from reopold_vl.config.distributed import DistributedConfig
+from reopold_vl.config.models import LoRAConfig, ModelConfig, StudentConfig
 from reopold_vl.config.optim import OptimConfig
 from reopold_vl.config.rollout import RolloutConfig
 from reopold_vl.config.teacher import TeacherConfig
@@ -21,7 +22,9 @@ from reopold_vl.objectives import Reopold, ReverseKL
 __all__ = [
     "ConfigError",
     "DataConfig",
+    "DistributedConfig",
     "ImageConfig",
+    "LoRAConfig",
     "ModelConfig",
     "OptimConfig",
     "RolloutConfig",
@@ -42,6 +45,7 @@ class TrainConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     objective: Reopold | ReverseKL = field(default_factory=Reopold)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
     steps: int = 60
     """Batches of rollouts."""
@@ -77,7 +81,7 @@ class TrainConfig:
     """Delete the run that lies in output_dir/name first."""
 
     def __post_init__(self) -> None:
-        require(self.student.dtype == "float32", "student.dtype", self.student.dtype, "float32 (see student.compute)")
+        self._require_fp32_updates()
         for name in ("steps", "prompts_per_step", "keep"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("eval_every", "save_every", "seed"):
@@ -91,6 +95,23 @@ class TrainConfig:
             self.optim.updates_per_batch,
             f"1 to prompts_per_step ({self.prompts_per_step})",
         )
+        # A process that has an image's features would leave out layers that all must run together.
+        whole = self.distributed.strategy != "fsdp"
+        cached = self.student.feature_cache_mb
+        require(whole or cached == 0, "student.feature_cache_mb", cached, "0 with distributed.strategy=fsdp")
+        cached = self.teacher.feature_cache_mb
+        whole = not self.distributed.shard_teacher
+        require(whole or cached == 0, "teacher.feature_cache_mb", cached, "0 with distributed.shard_teacher")
+
+    def _require_fp32_updates(self) -> None:
+        """Weights that move in bf16 alone would not move at all: something in fp32 must collect the updates."""
+        dtype, master = self.student.dtype, self.optim.master
+        kept = self.student.adapts or master == "float32"  # adapters are fp32 themselves
+        allowed = "float32, or bfloat16 with optim.master=float32 or LoRA (see also student.compute)"
+        require(dtype == "float32" or (dtype == "bfloat16" and kept), "student.dtype", dtype, allowed)
+        wanted = dtype == "bfloat16" and not self.student.adapts
+        allowed = "none: the weights that are trained are fp32 already"
+        require(master == "none" or wanted, "optim.master", master, allowed)
 
     @property
     def run_dir(self) -> Path:

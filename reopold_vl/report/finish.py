@@ -52,7 +52,13 @@ def print_and_write_table(run_dir: Path, graded: Mapping[str, Sequence[Graded]],
 
 
 def write_summary(path: Path, graded: Mapping[str, Sequence[Graded]], **facts: Any) -> dict[str, Any]:
-    """summary.json: accuracies with 95 % Wilson intervals and counts, and the `facts` given."""
+    """summary.json: accuracies with 95 % Wilson intervals and counts, and the `facts` given.
+
+    A finished run that is only reported again, without a further second of training, keeps its `seconds`.
+    """
+    before = json.loads(path.read_text(encoding="utf-8")).get("seconds") if path.is_file() else None
+    if before and before["train"] == facts.get("seconds", {}).get("train"):
+        facts["seconds"] = before
     values = {name: to_accuracy(graded[name]) for name in MODELS if graded[name]}
     summary = {
         "accuracy": {name: values[name].value if name in values else None for name in MODELS},

@@ -49,7 +49,7 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     if total < 1 or not 0 <= successes <= total:
         raise ValueError(f"no interval for {successes} successes out of {total}")
     share = successes / total
-    z = _z(confidence)
+    z = normal_quantile(confidence)
     centre = share + z * z / (2 * total)
     reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
@@ -91,6 +91,6 @@ def _checked(confidence: float) -> float:
     return confidence
 
 
-def _z(confidence: float) -> float:
-    """The standard normal quantile that leaves (1 - confidence) / 2 above it."""
+def normal_quantile(confidence: float = 0.95) -> float:
+    """The standard normal quantile of a two-sided interval: (1 - confidence) / 2 lies above it."""
     return NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)

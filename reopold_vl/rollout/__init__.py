@@ -29,8 +29,15 @@ class Engine(Protocol):
         n: int,
         max_new_tokens: int,
         seed: int,
+        keys: Sequence[int] | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
     ) -> list[Rollout]:
-        """`n` answers to each prompt, those of one prompt next to each other, in the order of `prompts`."""
+        """`n` answers to each prompt, those of one prompt next to each other, in the order of `prompts`.
+
+        `keys` gives each prompt's place in the whole step's batch (None: 0, 1, 2, ...). The random numbers of an answer
+        are a function of `seed`, its prompt's key, its number among the `n` and the token's place, and of nothing else:
+        however prompts are cut into batches or shared among processes, the same key is answered in the same way, up to
+        the rounding of log-probs. `temperature` 0 is greedy and needs no numbers.
+        """
         ...

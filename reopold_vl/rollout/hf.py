@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.generation.logits_process import TopPLogitsWarper
 
 from reopold_vl.collate import collate_prompts
 from reopold_vl.logprobs import logit_stats
-from reopold_vl.policy import Policy, image_token_counts, select_rows
+from reopold_vl.policy import Policy, image_token_counts, like_positions, select_rows
+from reopold_vl.rollout.draws import draw_tokens, uniform_numbers
 from reopold_vl.types import Prompt, Rollout
 
 
@@ -52,15 +52,19 @@ class HFEngine:
         n: int,
         max_new_tokens: int,
         seed: int,
+        keys: Sequence[int] | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
     ) -> list[Rollout]:
         """`n` answers to each prompt, those of one prompt side by side, in the order of `prompts`.
 
-        `temperature` 0 is greedy. Prompts of similar length share a batch of at most `rows_at_once` answers. The
-        result is a function of the weights, the arguments and `seed`.
+        `temperature` 0 is greedy. Prompts of similar length share a batch of at most `rows_at_once` answers. An answer
+        is a function of the weights, the prompt, its key, the answer's number and `seed`; `Engine.generate` has more.
         """
-        draw = self._draw(seed=seed, temperature=temperature, top_p=top_p)
+        keys = range(len(prompts)) if keys is None else keys
+        if len(keys) != len(prompts):
+            raise ValueError(f"keys has {len(keys)} entries for {len(prompts)} prompts")
+        draw = self._draw(temperature=temperature, top_p=top_p)
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
         size = max(1, self.rows_at_once // n)
         groups: dict[int, list[Rollout]] = {}
@@ -68,7 +72,8 @@ class HFEngine:
             indices = order[start : start + size]
             chunk = [prompts[index] for index in indices]
             found = _Samples.empty(len(chunk) * n, max_new_tokens, self.pad_id, self.policy.device)
-            for _ in self._grow(found, chunk, n=n, draw=draw):
+            numbers = uniform_numbers(seed, [keys[index] for index in indices], n, max_new_tokens)
+            for _ in self._grow(found, chunk, n=n, draw=draw, numbers=numbers):
                 pass
             rollouts = found.rollouts([prompt for prompt in chunk for _ in range(n)])
             groups.update({index: rollouts[k * n : (k + 1) * n] for k, index in enumerate(indices)})
@@ -76,24 +81,40 @@ class HFEngine:
 
     @torch.no_grad()
     def stream(
-        self, prompt: Prompt, *, max_new_tokens: int, seed: int, temperature: float = 1.0, top_p: float = 1.0
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int,
+        seed: int,
+        key: int = 0,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> Iterator[Rollout]:
         """One answer while it grows: the rollout so far after every token ("length" until its end is drawn).
 
-        The last one is what `generate` gives for the same arguments. Closing the iterator ends the generation.
+        The last one is what `generate` gives for the same arguments, as the first answer to the prompt of that key.
+        Closing the iterator ends the generation.
         """
-        draw = self._draw(seed=seed, temperature=temperature, top_p=top_p)
+        draw = self._draw(temperature=temperature, top_p=top_p)
         found = _Samples.empty(1, max_new_tokens, self.pad_id, self.policy.device)
-        for _ in self._grow(found, [prompt], n=1, draw=draw):
+        numbers = uniform_numbers(seed, [key], 1, max_new_tokens)
+        for _ in self._grow(found, [prompt], n=1, draw=draw, numbers=numbers):
             yield found.rollouts([prompt])[0]
 
-    def _draw(self, *, seed: int, temperature: float, top_p: float) -> partial[Tensor]:
-        generator = torch.Generator(self.policy.device).manual_seed(seed)
-        return partial(draw_tokens, temperature=temperature, top_p=top_p, banned=self._banned, generator=generator)
+    def _draw(self, *, temperature: float, top_p: float) -> partial[Tensor]:
+        return partial(draw_tokens, temperature=temperature, top_p=top_p, banned=self._banned)
 
-    def _grow(self, found: _Samples, prompts: list[Prompt], *, n: int, draw: partial[Tensor]) -> Iterator[None]:
+    def _grow(
+        self,
+        found: _Samples,
+        prompts: list[Prompt],
+        *,
+        n: int,
+        draw: partial[Tensor],
+        numbers: Float[Tensor, "rows time"],
+    ) -> Iterator[None]:
         """Fill `found` with `n` answers to each prompt; control goes back to the caller after every step."""
-        policy = self.policy
+        policy, numbers = self.policy, numbers.to(self.policy.device)
         batch = collate_prompts(prompts, pad_id=self.pad_id).to(policy.device)
         positions, next_position = policy.positions(batch)
         cache = DynamicCache(config=policy.model.config.get_text_config())
@@ -113,7 +134,7 @@ class HFEngine:
         eos = torch.tensor(self.eos_ids, device=policy.device)
         steps = found.ids.shape[1]
         for step in range(steps):
-            tokens = draw(logits)
+            tokens = draw(logits, numbers[alive, step])
             running = found.record(step, alive, tokens, logits, eos).nonzero()[:, 0]
             yield
             if len(running) == 0 or step + 1 == steps:
@@ -123,7 +144,7 @@ class HFEngine:
                 alive, tokens, mask, position = (part[running] for part in (alive, tokens, mask, position))
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             hidden = policy.hidden_states(
-                ids=tokens[:, None], mask=mask, positions=(position + step).expand(3, -1, -1), cache=cache
+                ids=tokens[:, None], mask=mask, positions=like_positions(position + step, positions), cache=cache
             )
             logits = policy.next_logits(hidden[:, -1])
 
@@ -173,22 +194,3 @@ class _Samples:
             )
             for row, prompt in enumerate(prompts)
         ]
-
-
-def draw_tokens(
-    logits: Float[Tensor, "rows vocab"],
-    *,
-    temperature: float,
-    top_p: float,
-    banned: Int[Tensor, " banned"],
-    generator: torch.Generator,
-) -> Int[Tensor, " rows"]:
-    """One token a row; greedy at temperature 0 (ties: the lowest id), never a banned one."""
-    logits = logits.float().index_fill(-1, banned, -torch.inf)
-    if temperature == 0:
-        return logits.argmax(-1)
-    logits = logits / temperature
-    if top_p < 1:
-        warp = TopPLogitsWarper(top_p)
-        logits = warp(torch.empty(0, dtype=torch.long), logits)  # pyright: ignore[reportArgumentType]
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]

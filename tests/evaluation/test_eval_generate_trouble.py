@@ -7,22 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from generating import BENCH, WARM, answers, cramped, embedded_problems, embedded_student, jobs
+from generating import BENCH, WARM, answers, cramped, jobs
 
 from eval.config import EvalError
 from eval.score import grade
 from eval.types import Problem
 from reopold_vl.models import VisionLanguageModel
-
-
-@pytest.fixture
-def student() -> VisionLanguageModel:
-    return embedded_student()
-
-
-@pytest.fixture
-def problems() -> list[Problem]:
-    return list(embedded_problems())
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 from dataclasses import replace
 from typing import Any
 
 import datasets
 import pytest
 from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub.utils import http_backoff
 from toy_bench import BENCH, ids, png, row
 
 from eval.benchmark import BenchmarkError, Source
+from eval.hub import retries_in_one_line
 from eval.load import load_problems
 
 FEATURES = datasets.Features(
@@ -79,6 +83,31 @@ def test_a_failing_connection_is_no_missing_data_set(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)  # then only the cache is looked at, for each id
     with pytest.raises(BenchmarkError, match="old/toy"):
         load_problems(BENCH)
+
+
+def test_the_retries_of_a_request_are_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's own requests, to a port where nobody listens."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+
+    def ask() -> int:
+        caplog.clear()
+        with pytest.raises(Exception, match="refused"):
+            http_backoff("HEAD", address, max_retries=2, base_wait_time=0.01)
+        return len(caplog.records)
+
+    assert ask() == 5  # three failures and two repetitions
+    with retries_in_one_line():
+        assert ask() == 1 and "the Hub does not answer" in caplog.text and address in caplog.text
+        assert ask() == 0
+    with retries_in_one_line():
+        logging.getLogger("huggingface_hub.utils._http").warning("Rate limited. Waiting 9s before retry [Retry 1/5].")
+        assert "Waiting 9s" in caplog.text and ask() == 1
+    assert ask() == 5
 
 
 def test_several_splits_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

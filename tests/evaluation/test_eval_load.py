@@ -44,6 +44,13 @@ def test_a_directory_in_the_layout_of_the_hub_gives_the_wanted_split(tmp_path: P
         load_problems(BENCH, split="dev", data_path=tmp_path)
 
 
+def test_a_table_beside_the_images_that_were_unpacked_from_it_is_not_read(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data.parquet", [row("a")])
+    write_jsonl(tmp_path / "rows.jsonl", [row("b", image="red.png")])
+    loaded = load_problems(BENCH, data_path=tmp_path)
+    assert ids(loaded) == ["a"] and loaded.notes == ("not read, since data.parquet lies beside: rows.jsonl",)
+
+
 def test_a_directory_with_another_split_alone_is_refused_and_a_name_that_says_nothing_is_not(tmp_path: Path) -> None:
     write_parquet(tmp_path / "named" / "train-00000-of-00001.parquet", [row("a")])
     with pytest.raises(BenchmarkError, match=r"no files of split testmini; it has train"):

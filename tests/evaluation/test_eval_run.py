@@ -58,7 +58,7 @@ def refused(*argv: str) -> str:
     [
         (("--bnech", "mathvista"), "unknown argument --bnech (did you mean --bench?)"),
         (("--limit", "0"), "limit is 0: allowed is 1 or more"),
-        (("--limit", "many"), "'many'"),
+        (("--limit", "many"), "limit is many: allowed is a whole number or None"),
         (("--n", "4"), "n is 4: allowed is 1 at temperature 0"),
         (("--temperature", "-1"), "temperature is -1.0: allowed is 0 or more"),
         (("--top-p", "0"), "top_p is 0.0: allowed is above 0 and at most 1"),

@@ -11,18 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from eval.sampling import vote_key
-from eval.stats import (
-    by_problem,
-    clustered,
-    compare,
-    maj_at_k,
-    mcnemar_exact,
-    mean_pass_at_k,
-    pass_at_k,
-    retention,
-    smallest_k_reaching,
-)
+from eval.sampling import by_problem, clustered, maj_at_k, mean_pass_at_k, pass_at_k, smallest_k_reaching, vote_key
+from eval.stats import compare, mcnemar_exact, retention
 from eval.types import Graded, Problem, Response, Status, Verdict
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)

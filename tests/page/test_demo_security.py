@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import urllib.error
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from demo_helpers import QUESTION
+
+from demo.guard import MAX_BODY_BYTES, MAX_FORM_BYTES
 
 
 def get(url: str) -> tuple[int, bytes, Any]:
@@ -81,13 +84,18 @@ def test_no_content_type_gets_an_address_past_the_guard(address: str, kind: str)
             urllib.request.urlopen(request, timeout=20)
 
 
-def test_an_upload_must_say_its_size(address: str) -> None:
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    chunks = iter([b"--x\r\n"])  # sent in chunks, without a length
-    request = urllib.request.Request(f"{address}/gradio_api/upload", chunks, kind, method="POST")
-    # The server answers before all was sent and hangs up: where that is noticed first, it is a broken pipe.
-    with pytest.raises(urllib.error.URLError, match=r"413|Broken pipe|reset"):
-        urllib.request.urlopen(request, timeout=20)
+@pytest.mark.parametrize(
+    "size", [{"Transfer-Encoding": "chunked"}, {"Content-Length": str(MAX_FORM_BYTES + 1)}], ids=["unsized", "large"]
+)
+def test_an_upload_must_say_its_size_and_keep_to_the_limit(address: str, size: dict[str, str]) -> None:
+    """Refused by its headers: none of the body, which the server would not read, has to be sent."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
+    connection.putrequest("POST", "/gradio_api/upload")
+    for name, value in {"Content-Type": "multipart/form-data; boundary=x", **size}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def test_no_history_is_kept_elsewhere(address: str) -> None:
@@ -96,13 +104,11 @@ def test_no_history_is_kept_elsewhere(address: str) -> None:
 
 
 def test_a_large_request_is_refused(address: str) -> None:
-    request = urllib.request.Request(
-        address + "/gradio_api/call/compare",
-        json.dumps({"data": ["x" * (9 * 2**20)]}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    # The server answers before all was sent and hangs up: where that is noticed first, it is a broken pipe.
-    with pytest.raises(urllib.error.URLError, match=r"413|Broken pipe|reset"):
+    """One byte too many, so that the server has read all of it when it answers."""
+    body = b'["' + b"x" * (MAX_BODY_BYTES - 3) + b'"]'
+    request = urllib.request.Request(address + "/gradio_api/call/compare", body, {"Content-Type": "application/json"})
+    assert len(body) == MAX_BODY_BYTES + 1
+    with pytest.raises(urllib.error.HTTPError, match="413"):
         urllib.request.urlopen(request, timeout=20)
 
 

@@ -24,13 +24,13 @@ from demo.guard import fetches_address, is_upload, names_address
 from demo.views import markup
 
 
-def test_the_defaults_are_the_embedded_pair_on_this_machine_alone() -> None:
+def test_the_defaults_are_the_embedded_pair_on_this_machine_alone(tmp_path: Path) -> None:
     config = parse([])
     assert config == DemoConfig() and config.embedded
     assert (config.host, config.share, config.auth) == ("127.0.0.1", False, None)
     assert list(config.paths) == ["student", "teacher"]
-    three = parse(["--before", "zoo:student", "--student", "runs/embedded/student", "--read", "a", "b"])
-    assert list(three.paths) == ["before", "student", "teacher"] and three.read == (Path("a"), Path("b"))
+    three = parse(["--before", "zoo:student", "--student", "runs/embedded/student", "--read", str(tmp_path), "runs"])
+    assert list(three.paths) == ["before", "student", "teacher"] and three.read == (tmp_path, Path("runs"))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,9 @@ def test_the_defaults_are_the_embedded_pair_on_this_machine_alone() -> None:
         (["--min-pixels", "9", "--max-pixels", "8"], "min_pixels is 9"),
         (["--studnet", "x"], r"unknown argument --studnet \(did you mean --student\?\)"),
         (["--dtype", "int8"], "dtype"),
-        (["--teacher", "http://host:8000/v1"], "--teacher is http://host:8000/v1: teacher servers are not supported"),
+        (["--read", "nosuch"], "read is nosuch: allowed is directories that are there"),
+        (["--teacher", "ftp://host"], "--teacher is ftp://host: allowed is a directory, a Hub id"),
+        (["--student", "http://host:8000"], "--student is http://host:8000: allowed is a directory, a Hub id"),
     ],
 )
 def test_bad_flags_are_one_line(arguments: list[str], message: str) -> None:
@@ -89,8 +91,8 @@ def test_interrupted_while_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # The demo with models that write slowly and without end.
 SLOW = """
-import dataclasses, signal, sys, time
-from demo.app import main
+import dataclasses, signal, time
+import demo.app
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.rollout.hf import HFEngine
 
@@ -102,9 +104,16 @@ def slow(self, *args, **named):
         time.sleep(0.1)
         yield rollout
 
+load = demo.app.load_service
+
+def load_endless(config):
+    service = load(config)  # the pair is checked here, end tokens included
+    VisionLanguageModel.eos_ids = property(lambda model: (-1,))
+    return service
+
 HFEngine.stream = slow
-VisionLanguageModel.eos_ids = property(lambda model: (-1,))
-raise SystemExit(main())
+demo.app.load_service = load_endless
+raise SystemExit(demo.app.main())
 """
 
 
@@ -140,7 +149,7 @@ def test_the_command_serves_and_ends_in_the_middle_of_an_answer(tmp_path: Path) 
         ("/file=HTTPS://x", True),
         ("/gradio_api/file=//x/y", True),
         ("/proxy=http://x", True),
-        ("/gradio_api/file=/tmp/gradio/abc/image.png", False),
+        ("/gradio_api/file=/cache/abc/image.png", False),
         ("/gradio_api/queue/join", False),
     ],
 )
@@ -153,7 +162,7 @@ def test_addresses_in_paths(path: str, refused: bool) -> None:
     [
         ({"data": [{"path": "http://x/y.png"}]}, True),
         ({"data": [[{"a": {"path": "FTP://x"}}]]}, True),
-        ({"data": [{"path": "/tmp/gradio/x.png", "url": "http://127.0.0.1:7860/gradio_api/file=/tmp/x"}]}, False),
+        ({"data": [{"path": "/cache/x.png", "url": "http://127.0.0.1:7860/gradio_api/file=/cache/x"}]}, False),
         ({"data": ["see http://x"]}, False),
         ([], False),
     ],

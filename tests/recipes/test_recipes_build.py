@@ -173,6 +173,14 @@ def test_the_command_builds_the_embedded_task(tmp_path: Path, capsys: pytest.Cap
     assert manifest["origin"] and manifest["licence"] and len(manifest["files"][0]["sha256"]) == 64
 
 
+def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("data_recipes.builder.TELL_SECONDS", 0)
+    built([row(number) for number in range(40)], tmp_path / "out")
+    assert [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()] == ["32 of 40 rows", "40 of 40 rows"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from data_recipes import benchmark_index
 from data_recipes.benchmark_index import build_index, digest, get_index, load_index, save_index
+from data_recipes.build import summary
 from data_recipes.builder import Tools
 from data_recipes.check import check_row
 from data_recipes.contamination import ContaminationIndex, Hit, Item, Picture
@@ -196,3 +197,10 @@ def test_benchmarks_that_cannot_be_had_are_named(tmp_path: Path) -> None:
         build_index(["mathvist"])
     with pytest.raises(RecipeError, match="no such file"):
         build_index([f"mathvista={tmp_path / 'gone'}"])
+
+
+def test_what_was_not_compared_is_counted_and_a_few_are_named(tmp_path: Path) -> None:
+    manifest = built([row(0)], tmp_path / "out")
+    manifest["contamination"] |= {"checked": ["embedded"], "not_checked": ["a1", "b2", "c3", "d4"]}
+    shown = summary(manifest, tmp_path)
+    assert "not compared with 4 benchmarks" in shown and "): a1, b2, c3, ... (all in manifest.json)" in shown

@@ -1,0 +1,1 @@
+"""Objectives side by side: the same prompts, rollouts, budget and evaluation points, several seeds, intervals."""

@@ -1,0 +1,1 @@
+"""The second contract: losses over the whole vocabulary, which take the logits of both models (`types.Divergence`)."""

@@ -1,0 +1,172 @@
+"""A model over several processes: copied to each (DDP) or cut up over them (FSDP2), and whole again for decoding."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from reopold_vl import distributed
+from reopold_vl.collate import TokenBatch, collate_rollouts
+from reopold_vl.models import VisionLanguageModel
+from reopold_vl.policy import Policy
+from reopold_vl.types import Rollout, VisualSample
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The student's policy as the gradient pass sees it.
+
+    `module` is what a forward pass with gradient must be called through. Several processes make each pass together,
+    through all parts of the model: `filler`, a short answer to a prompt with an image, is what one of them runs along,
+    without effect, where it has nothing else or no image.
+    """
+
+    policy: Policy
+    module: nn.Module
+    filler: Rollout | None = None
+
+    def trainable(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+
+    def collate(self, rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
+        """The rollouts as one batch; the filler is its last row where a pass needs it."""
+        return collate_together(rollouts, self.filler, pad_id=pad_id)
+
+    def passing(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Around each forward and backward pass of an update: gradients are exchanged once, in the last one.
+
+        A cut-up model exchanges them in each, because it has no room for whole ones.
+        """
+        if last or not isinstance(self.module, DistributedDataParallel):
+            return nullcontext()
+        return self.module.no_sync()
+
+
+def alone(policy: Policy) -> Learner:
+    """The learner of a process that is by itself."""
+    return Learner(policy, policy)
+
+
+def make_filler(model: VisionLanguageModel) -> Rollout:
+    """One token of an answer about a small grey picture, as `model` sees it."""
+    prompt = model.encoder(VisualSample("filler", "?", images=(Image.new("RGB", (64, 64), "grey"),)))
+    nothing = torch.zeros(1)
+    return Rollout(prompt, torch.tensor([model.eos_ids[0]]), nothing, nothing, "stop")
+
+
+def collate_together(rollouts: Sequence[Rollout], filler: Rollout | None, *, pad_id: int) -> TokenBatch:
+    """`collate_rollouts`, with the filler, if any, as last row where there is no other image.
+
+    The filler's own token is in the mask; whoever computes a loss leaves it out.
+    """
+    if filler is None or any(rollout.prompt.vision for rollout in rollouts):
+        return collate_rollouts(rollouts, pad_id=pad_id)
+    return collate_rollouts([*rollouts, filler], pad_id=pad_id)
+
+
+def spread(
+    model: VisionLanguageModel, strategy: str, *, cpu_offload: bool, compute: torch.dtype = torch.float32
+) -> Learner:
+    """The student as a learner over all processes: `strategy` is none, ddp or fsdp. The optimizer is built after it."""
+    policy = model.policy
+    if strategy == "none":
+        return alone(policy)
+    if strategy == "fsdp":
+        return Learner(policy, policy, shard(model, compute=compute, cpu_offload=cpu_offload))
+    filler = make_filler(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        wrapped = DistributedDataParallel(
+            policy,
+            find_unused_parameters=has_idle_weights(policy, filler, pad_id=model.pad_id),
+            broadcast_buffers=False,
+        )
+    return Learner(policy, wrapped, filler)
+
+
+def shard(model: VisionLanguageModel, *, compute: torch.dtype, cpu_offload: bool = False) -> Rollout:
+    """Cut `model` up over all processes in place (FSDP2): layer by layer, and what is left together. The filler.
+
+    Matrix products are in `compute`; weights stay in their dtype and gradients are added up in float32. A forward pass
+    needs all processes at once from now on, outside `whole_weights`.
+    """
+    filler, policy = make_filler(model), model.policy
+    policy.place = policy.device
+    device = policy.device.type
+    mesh = init_device_mesh(device, (distributed.size(),))
+    kind = next(policy.parameters()).dtype
+    settings: dict[str, Any] = {
+        "mesh": mesh,
+        "reshard_after_forward": True,  # the root as well, which otherwise waits for a backward pass
+        "mp_policy": MixedPrecisionPolicy(
+            param_dtype=None if compute == kind else compute, reduce_dtype=torch.float32, cast_forward_inputs=False
+        ),
+        "offload_policy": CPUOffloadPolicy(pin_memory=device == "cuda") if cpu_offload else OffloadPolicy(),
+    }
+    layers = set(policy.model._no_split_modules or ())
+    for module in list(policy.modules()):
+        if type(module).__name__ in layers:
+            fully_shard(module, **settings)
+    fully_shard(policy, **settings)
+    warm_up(policy, filler, pad_id=model.pad_id)
+    return filler
+
+
+def has_idle_weights(policy: Policy, filler: Rollout, *, pad_id: int) -> bool:
+    """Whether there are weights to train that get no gradient even from an answer to a prompt with an image."""
+    batch = collate_rollouts([filler], pad_id=pad_id).to(policy.device)
+    policy(batch, batch.mask).logprobs.sum().backward()
+    idle = any(weight.requires_grad and weight.grad is None for weight in policy.parameters())
+    policy.zero_grad(set_to_none=True)
+    return idle
+
+
+@torch.no_grad()
+def warm_up(policy: Policy, filler: Rollout, *, pad_id: int) -> None:
+    """One pass through the whole of a cut-up model, which thereby learns that `policy` is its root."""
+    batch = collate_rollouts([filler], pad_id=pad_id).to(policy.device)
+    policy(batch, batch.mask)
+
+
+def parts_of(policy: nn.Module) -> list[FSDPModule]:
+    """The modules that are cut up by themselves."""
+    return [module for module in policy.modules() if isinstance(module, FSDPModule)]
+
+
+@contextmanager
+def whole_weights(policy: nn.Module) -> Iterator[None]:
+    """The section in which each process has all weights and may run the model by itself, without gradient."""
+    if not isinstance(policy, FSDPModule):
+        yield
+        return
+    parts = parts_of(policy)
+    policy.set_reshard_after_forward(False)
+    for part in parts:
+        part.unshard()
+    try:
+        yield
+    finally:
+        policy.set_reshard_after_forward(True)
+        for part in parts:
+            part.reshard()
+
+
+def full_state(model: nn.Module) -> dict[str, Tensor] | None:
+    """The whole state dict of a cut-up model, on the CPU of the first process (elsewhere empty); None of a whole one.
+
+    All processes must call it.
+    """
+    if not parts_of(model):
+        return None
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
