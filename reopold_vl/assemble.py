@@ -12,7 +12,7 @@ from tqdm import tqdm
 from reopold_vl import checkpoint, distributed, rundir
 from reopold_vl.assemble_models import checked_teacher, load_student, spread_student, spread_teacher
 from reopold_vl.check import PairReport
-from reopold_vl.check.budget import require_memory
+from reopold_vl.check.budget import budget, require_memory
 from reopold_vl.config import ConfigError, TrainConfig
 from reopold_vl.config_file import write_config
 from reopold_vl.data import DataError
@@ -86,7 +86,8 @@ def load(config: TrainConfig) -> Parts:
         torch.set_num_threads(config.threads)
     pick_device(config.student.device, field="student.device")
     pick_device(config.teacher.device, field="teacher.device")
-    memory = require_memory(config)
+    room = budget(config)
+    require_memory(room)
     splits = load_splits(config)
     student = load_student(config)
     teacher, pair = checked_teacher(config, student, splits.train)
@@ -109,7 +110,8 @@ def load(config: TrainConfig) -> Parts:
     )
     decay = optim.ema_decay
     average = MovingAverage(student.policy.model, optimizer, decay=decay) if decay else None
-    pair = replace(pair, results=(*memory, *pair.results))
+    some, _ = student.encoder.encode_all(splits.train[:8])
+    pair = replace(pair, results=(*require_memory(room.with_prompts(some)), *pair.results))
     return Parts(student, learner, teacher, splits, pair, optimizer, scheduler, progress, average)
 
 

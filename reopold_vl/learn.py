@@ -71,6 +71,8 @@ def learn(
                 (output.loss * distributed.size()).backward()  # gradients are averaged over processes, Eq. 4 is a sum
             loss += output.metrics["loss"]
             ratio_max = max(ratio_max, output.metrics["ratio/max"])
+        if not any(rollouts[row].prompt.sample.images for pieces in work for piece in pieces for row in piece):
+            learner.forget_filler()
         norm = update(optimizer, scheduler, learner.trainable(), max_grad_norm=max_grad_norm)
         result.losses.append(distributed.total(loss))
         result.ratio_max = max(result.ratio_max, distributed.largest(ratio_max))

@@ -21,6 +21,7 @@ from reopold_vl.collate import TokenBatch, collate_rollouts
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.policy import Policy
 from reopold_vl.types import Rollout, VisualSample
+from reopold_vl.vision import vision_parameters
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class Learner:
     def collate(self, rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
         """The rollouts as one batch; the filler is its last row where a pass needs it."""
         return collate_together(rollouts, self.filler, pad_id=pad_id)
+
+    def forget_filler(self) -> None:
+        """Take back the gradients (of zero) of what only the filler went through in an update without an image.
+
+        An optimizer moves a weight whose gradient is zero, by its moments and its decay, and leaves one that has none.
+        """
+        if self.filler is not None:
+            for parameter in vision_parameters(self.policy.model):
+                parameter.grad = None
 
     def passing(self, *, last: bool) -> AbstractContextManager[Any]:
         """Around each forward and backward pass of an update: gradients are exchanged once, in the last one.
@@ -165,8 +175,11 @@ def whole_weights(policy: nn.Module) -> Iterator[None]:
 def full_state(model: nn.Module) -> dict[str, Tensor] | None:
     """The whole state dict of a cut-up model, on the CPU of the first process (elsewhere empty); None of a whole one.
 
-    All processes must call it.
+    All processes must call it. Of tied weights the first name stands for all, as `save_pretrained` has it.
     """
     if not parts_of(model):
         return None
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    found = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    tied = every - {name for name, _ in model.named_parameters()}
+    return {name: tensor for name, tensor in found.items() if name not in tied}

@@ -26,8 +26,12 @@ def freeze_vision(model: Any, *, tower: bool, projector: bool) -> None:
 
 def vision_trains(model: Any) -> bool:
     """Whether any weight between the pixels and the language model is trained."""
-    parameters = [*vision_tower(model).parameters(), *_projector_parameters(model)]
-    return any(parameter.requires_grad for parameter in parameters)
+    return any(parameter.requires_grad for parameter in vision_parameters(model))
+
+
+def vision_parameters(model: Any) -> list[nn.Parameter]:
+    """All weights between the pixels and the language model."""
+    return [*vision_tower(model).parameters(), *_projector_parameters(model)]
 
 
 def _projector_parameters(model: Any) -> list[nn.Parameter]:

@@ -53,7 +53,7 @@ def assert_scores_are_plain(teacher: VisionLanguageModel, rollouts: list[Rollout
 def effect(report: PairReport, name: str) -> float:
     """The first number that the check of that name measured."""
     (measured,) = (result.measured for result in report.results if result.name == name)
-    return float(re.findall(r"\d\.\de-\d\d|\b0\b|\d\.\de\+\d\d", measured)[0])
+    return float(re.findall(r"(?:by|=) ([\d.e+-]+)", measured)[0])
 
 
 def answers(student: VisionLanguageModel) -> list[Rollout]:

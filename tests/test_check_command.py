@@ -284,3 +284,21 @@ def test_checks_leave_no_trace_in_the_weights() -> None:
     prompts = [student.encoder(sample) for sample in command.load_splits(config).train[:2]]
     timing.measure(student, teacher, prompts, n=2, scored_again=True)
     assert all(torch.equal(before[name], tensor) for name, tensor in student.policy.state_dict().items())
+
+
+def test_a_server_is_compared_with_a_local_copy(directories: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
+    from serving_help import served
+    from tiny import load_tiny
+
+    with served(load_tiny(directories["teacher"])) as server:
+        flags = ["--teacher.path", server.url]
+        file = tmp_path / "report.json"
+        arguments = ["--student.path", str(directories["student"]), *flags, *COMMON, "--json", str(file)]
+        results = []
+        for copy in ([], ["--compare-teacher", str(directories["teacher"])], ["--compare-teacher", arguments[1]]):
+            status = main([*arguments, *copy])
+            found = {result["name"]: Result(**result) for result in json.loads(file.read_text())["results"]}
+            results.append((status, found["server"]))
+    assert [(status, result.status) for status, result in results] == [(0, "skip"), (0, "ok"), (1, "fail")]
+    assert "--compare-teacher PATH" in results[0][1].measured and "other weights" in results[2][1].advice

@@ -1,4 +1,4 @@
-"""Several processes do what one does: DDP and FSDP2 over gloo on the CPU, whole runs, prompts that do not divide evenly.
+"""Several processes do what one does: DDP and FSDP2 over gloo on the CPU, whole runs, prompts that cannot be halved.
 
 Rows are mixed (every third has no picture), both phases of the objective and a moving average take part, and each step
 makes two updates.
@@ -41,7 +41,7 @@ def flags(root: Path) -> list[str]:
     rows.write_text("".join(json.dumps(record) + "\n" for record in records))
     return [
         *small_pair(root),
-        *("--data.path", str(rows), "--no-data.require-image", "--data.validation-rows", "2", "--data.test-rows", "2"),
+        *("--data.path", str(rows), "--data.no-require-image", "--data.validation-rows", "2", "--data.test-rows", "2"),
         *("--steps", str(STEPS), "--prompts-per-step", "5", "--rollout.n", "2", "--rollout.max-new-tokens", "6"),
         *("--objective.switch-step", "2", "--optim.updates-per-batch", "2", "--optim.rows-at-once", "2"),
         *("--optim.lr", "5e-5", "--optim.weight-decay", "0.1", "--optim.ema-decay", "0.9"),

@@ -13,7 +13,8 @@ from tiny import picture, tiny_vlm
 from torch.profiler import ProfilerActivity, profile
 
 from reopold_vl.check.lower import what_to_lower
-from reopold_vl.check.memory import ModelSize, Plan, estimate, kv_cache_bytes
+from reopold_vl.check.memory import estimate, kv_cache_bytes
+from reopold_vl.check.plan import ModelSize, Plan
 from reopold_vl.check.sizes import size_of, skeleton, trained
 from reopold_vl.collate import collate_rollouts
 from reopold_vl.lora import add_adapter
@@ -176,6 +177,9 @@ def test_weights_and_states_are_counted_exactly() -> None:
     assert mastered.phases["gradients"] == 2 * size.parameters
     shared = estimate(replace(plan, shards=4))
     assert shared.held["optimizer"] == 2 * size.parameters and shared.phases["gradients"] == size.parameters
+    elsewhere = estimate(replace(plan, engine_bytes=7, teacher=size, teacher_shards=2))
+    assert elsewhere.phases["rollout"] == 7 and elsewhere.held["teacher weights"] == 2 * size.parameters
+    assert estimate(replace(plan, engine_bytes=7, engine_stays=True)).held["rollout engine"] == 7
     assert kv_cache_bytes(size, rows=2, tokens=10, element_bytes=4) == 2 * 96 * 2 * 10 * 4 * (3 + 1)
 
 

@@ -1,90 +1,66 @@
-"""Five tests per objective (by hand, NaN outside the mask, score function, micro-batches, empty mask), and its own."""
+"""The tests that every token objective passes: by hand, NaN outside the mask, score function, micro-batches, empty mask,
+permuted rows, no side effects. The divergences have theirs in test_divergences.py."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from objective_cases import (
+    CASES,
+    ENTROPY,
+    MASK,
+    REWARDS,
+    Case,
+    changed,
+    divergence_names,
+    example,
+    loss_of,
+    random_batch,
+)
 
-from reopold_vl.loss import policy_gradient_loss
-from reopold_vl.objectives import OBJECTIVES, Reopold, ReverseKL
-from reopold_vl.objectives.reopold import floor, top_entropy
-from reopold_vl.types import ScoredBatch, TokenSignal
+from reopold_vl.config import TrainConfig
+from reopold_vl.config_file import from_dict, read_config, to_dict, write_config
+from reopold_vl.objectives import OBJECTIVES
+from reopold_vl.types import ScoredBatch
 
-T, F = True, False
-PAD = 7.5  # what stands outside the mask
-
-# Seven tokens. Below log(0.3) / 0.7 = -1.720: two rewards; below log(0.3 / 0.7) = -0.847: four.
-REWARDS = torch.tensor([[0.4, -1.0, -2.0, PAD], [-0.6, -1.7, -3.0, 0.1]])
-ENTROPY = torch.tensor([[0.2, 1.5, 2.0, PAD], [0.9, 0.1, 1.9, 0.3]])
-MASK = torch.tensor([[T, T, T, F], [T, T, T, T]])
-
-ALL = [[T, T, T, F], [T, T, T, T]]
-ABOVE_BOUND = [[T, T, F, F], [T, T, F, T]]
-ABOVE_ODDS = [[T, F, F, F], [T, F, F, T]]
-TOP_3 = [[F, T, T, F], [F, F, T, F]]  # ceil(0.4 * 7) = 3: entropies 2.0, 1.9, 1.5
-RAW = [[0.4, -1.0, -2.0], [-0.6, -1.7, -3.0, 0.1]]
-BOUND = [[0.4, -1.0, -1.719961], [-0.6, -1.7, -1.719961, 0.1]]
-ODDS = [[0.4, -0.847298, -0.847298], [-0.6, -0.847298, -0.847298, 0.1]]
-
-# name: objective, step, advantages, mask, loss at rho = 1 (minus the mean of A over the mask)
-CASES: dict[str, tuple[Any, int, list[list[float]], list[list[bool]], float]] = {
-    "reverse_kl": (ReverseKL(), 0, RAW, ALL, 7.8 / 7),
-    "exploration": (Reopold(0.3, 0.4, switch_step=20), 19, BOUND, ABOVE_BOUND, 2.8 / 5),
-    "refinement": (Reopold(0.3, 0.4, switch_step=20), 20, BOUND, TOP_3, 4.439922 / 3),
-    "refinement_from_the_start": (Reopold(0.3, 0.4, switch_step=0), 0, BOUND, TOP_3, 4.439922 / 3),
-    "exploration_for_ever": (Reopold(0.3, 0.4, switch_step=None), 10**6, BOUND, ABOVE_BOUND, 2.8 / 5),
-    "exploration_odds": (Reopold(0.3, 0.4, 20, "odds"), 0, ODDS, ABOVE_ODDS, 0.1 / 3),
-    "refinement_odds": (Reopold(0.3, 0.4, 20, "odds"), 20, ODDS, TOP_3, 0.847298),
-}
 each_objective = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+each_name = pytest.mark.parametrize("name", OBJECTIVES)
 
 
-def scored(rewards: Tensor, entropy: Tensor, mask: Tensor) -> ScoredBatch:
-    old = torch.full_like(rewards, -1.0)
-    return ScoredBatch(old, old + rewards, entropy, rewards, mask)
-
-
-def example() -> ScoredBatch:
-    return scored(REWARDS, ENTROPY, MASK)
-
-
-def loss_of(signal: TokenSignal, logprobs: Tensor, old: Tensor) -> Tensor:
-    kept = int(signal.mask.sum())
-    return policy_gradient_loss(logprobs, old, signal.advantages, signal.mask, denominator=kept).loss
-
-
-def test_every_objective_is_tested_here() -> None:
-    assert {type(case[0]) for case in CASES.values()} == set(OBJECTIVES.values())
+def test_every_objective_is_tested_here_or_among_the_divergences() -> None:
+    tested = {type(case.objective) for case in CASES.values()}
+    assert tested == {kind for name, kind in OBJECTIVES.items() if name not in divergence_names()}
 
 
 @each_objective
-def test_worked_example(case: tuple) -> None:
-    objective, step, advantages, mask, loss = case
+def test_worked_example(case: Case) -> None:
     batch = example()
-    signal = objective(batch, step=step)
-    assert signal.mask.tolist() == mask
-    assert signal.advantages[MASK].tolist() == pytest.approx([*advantages[0], *advantages[1]], abs=1e-6)
-    assert float(loss_of(signal, batch.old_logprobs, batch.old_logprobs)) == pytest.approx(loss, abs=1e-6)
-    # All probabilities doubled since the rollout: rho = 2 doubles the surrogate.
+    signal = case.objective(batch, step=case.step)
+    assert signal.mask.tolist() == case.mask
+    wanted = [*case.advantages[0], *case.advantages[1]]
+    assert signal.advantages[MASK].tolist() == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    assert float(loss_of(signal, batch.old_logprobs, batch.old_logprobs)) == pytest.approx(
+        case.loss, rel=1e-5, abs=1e-6
+    )
+    # All probabilities doubled since the rollout: rho = 2 doubles the surrogate, but for a clipped ratio.
     doubled = loss_of(signal, batch.old_logprobs + math.log(2), batch.old_logprobs)
-    assert float(doubled) == pytest.approx(2 * loss, abs=1e-5)
+    wanted_then = 2 * case.loss if case.doubled is None else case.doubled
+    assert float(doubled) == pytest.approx(wanted_then, rel=1e-5, abs=1e-5)
 
 
 @each_objective
 @pytest.mark.parametrize("junk", [math.nan, math.inf, -math.inf])
-def test_what_stands_outside_the_mask_changes_nothing(case: tuple, junk: float) -> None:
-    objective, step = case[:2]
+def test_what_stands_outside_the_mask_changes_nothing(case: Case, junk: float) -> None:
     clean = example()
-    fields = ("old_logprobs", "teacher_logprobs", "entropy", "rewards")
-    dirty = replace(clean, **{name: torch.where(MASK, getattr(clean, name), junk) for name in fields})
+    dirty = changed(clean, lambda values: torch.where(MASK, values, junk), dims=(2,))
+    assert not torch.isfinite(dirty.rewards[~MASK]).any()
     results = []
     for batch in (clean, dirty):
-        signal = objective(batch, step=step)
+        signal = case.objective(batch, step=case.step)
         logprobs = torch.where(MASK, torch.linspace(-2, -1, 8).reshape(2, 4), batch.old_logprobs).requires_grad_()
         loss = loss_of(signal, logprobs, batch.old_logprobs)
         loss.backward()
@@ -100,46 +76,41 @@ def test_what_stands_outside_the_mask_changes_nothing(case: tuple, junk: float) 
 
 @each_objective
 @pytest.mark.parametrize("moved", [0.0, 0.3], ids=["on_policy", "after_an_update"])
-def test_gradient_is_the_score_function_estimator(case: tuple, moved: float) -> None:
-    """d loss / d logits = -(1 / sum M) sum_t rho_t A_t M_t (onehot(o_t) - pi), softmax's own score, in closed form."""
-    objective, step = case[:2]
+def test_gradient_is_the_score_function_estimator(case: Case, moved: float) -> None:
+    """d loss / d logits = -(1 / sum M) sum_t rho_t A_t M_t (onehot(o_t) - pi), softmax's own score, in closed form.
+
+    Where a ratio is clipped (PPO: too far in the direction that A pushes) there is none.
+    """
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 4, 5, generator=generator, dtype=torch.float64).requires_grad_()
     tokens = torch.randint(0, 5, (2, 4), generator=generator)
     logprobs = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
     old = logprobs.detach() - moved * torch.randn(2, 4, generator=generator, dtype=torch.float64)
-    batch = ScoredBatch(old, old + REWARDS, ENTROPY.double(), REWARDS.double(), MASK)
-    signal = objective(batch, step=step)
+    plain = ScoredBatch(old, old + REWARDS, ENTROPY.double(), REWARDS.double(), MASK)
+    extra = {field.name: getattr(example(), field.name) for field in fields(ScoredBatch)[5:]}
+    signal = case.objective(replace(plain, **extra), step=case.step)
     loss_of(signal, logprobs, old).backward()
 
     pi = logits.detach().softmax(-1)
     ratio = pi.gather(-1, tokens[..., None])[..., 0] / old.exp()
+    low, high = signal.ratio_bounds or (0.0, math.inf)
+    free = torch.where(signal.advantages > 0, ratio < high, ratio > low)
     score = torch.nn.functional.one_hot(tokens, 5) - pi
-    weight = torch.where(signal.mask, signal.advantages * ratio, 0.0) / signal.mask.sum()
+    weight = torch.where(signal.mask & free, signal.advantages * ratio, 0.0) / signal.mask.sum()
     torch.testing.assert_close(logits.grad, -weight[..., None] * score, rtol=1e-6, atol=1e-9)
 
 
 @each_objective
-def test_micro_batches_sum_to_the_whole(case: tuple) -> None:
-    objective, step = case[:2]
-    generator = torch.Generator().manual_seed(1)
-    rewards, entropy, old = torch.randn(3, 6, 5, generator=generator, dtype=torch.float64).unbind()
-    mask = torch.rand(6, 5, generator=generator) < 0.8
-    batch = ScoredBatch(old, old + rewards, entropy.abs(), rewards, mask)
-    signal = objective(batch, step=step)
-    logprobs = (old + 0.1 * torch.randn(6, 5, generator=generator, dtype=torch.float64)).requires_grad_()
-    whole = loss_of(signal, logprobs, old)
+def test_micro_batches_sum_to_the_whole(case: Case) -> None:
+    batch = random_batch(6, 5, seed=1)
+    signal = case.objective(batch, step=case.step)
+    noise = torch.randn(6, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    logprobs = (batch.old_logprobs + 0.3 * noise).requires_grad_()
+    whole = loss_of(signal, logprobs, batch.old_logprobs)
     (whole_gradient,) = torch.autograd.grad(whole, logprobs)
-
     pieces = torch.zeros((), dtype=torch.float64)
     for rows in (slice(0, 1), slice(1, 4), slice(4, 6)):
-        part = policy_gradient_loss(
-            logprobs[rows],
-            old[rows],
-            signal.advantages[rows],
-            signal.mask[rows],
-            denominator=int(signal.mask.sum()),
-        ).loss
+        part = loss_of(signal, logprobs, batch.old_logprobs, rows=rows)
         part.backward()
         pieces = pieces + part.detach()
     torch.testing.assert_close(pieces, whole.detach())
@@ -147,172 +118,109 @@ def test_micro_batches_sum_to_the_whole(case: tuple) -> None:
 
 
 @each_objective
-def test_empty_mask_is_a_no_op_and_no_nan(case: tuple) -> None:
-    objective, step = case[:2]
+def test_empty_mask_is_a_no_op_and_no_nan(case: Case) -> None:
     batch = replace(example(), mask=torch.zeros_like(MASK))
-    signal = objective(batch, step=step)
+    signal = case.objective(batch, step=case.step)
     assert not signal.mask.any()
     assert all(math.isfinite(value) for value in signal.metrics.values())
     logprobs = batch.old_logprobs.clone().requires_grad_()
     with pytest.raises(ValueError, match="denominator is 0"):
         loss_of(signal, logprobs, batch.old_logprobs)
-    loss = policy_gradient_loss(logprobs, batch.old_logprobs, signal.advantages, signal.mask, denominator=1).loss
-    loss.backward()
-    assert float(loss.detach()) == 0 and logprobs.grad is not None and not logprobs.grad.any()
 
 
 @each_objective
-def test_permuted_rows_permute_the_signal(case: tuple) -> None:
-    objective, step = case[:2]
-    generator = torch.Generator().manual_seed(2)
-    rewards = torch.randn(7, 6, generator=generator) * 2
-    entropy = torch.randint(0, 4, (7, 6), generator=generator) / 2  # many ties
-    mask = torch.rand(7, 6, generator=generator) < 0.7
-    order = torch.randperm(7, generator=generator)
-    signal = objective(scored(rewards, entropy, mask), step=step)
-    permuted = objective(scored(rewards[order], entropy[order], mask[order]), step=step)
-    assert torch.equal(permuted.mask, signal.mask[order])
-    assert torch.equal(permuted.advantages, signal.advantages[order])
-    assert permuted.metrics == signal.metrics
-
-
-@each_objective
-def test_the_signal_carries_no_gradient_and_leaves_the_batch_alone(case: tuple) -> None:
-    objective, step = case[:2]
+def test_one_answer_without_a_token_leaves_the_others_alone(case: Case) -> None:
+    """A teacher with another tokenizer may have no reward for any token of an answer."""
     batch = example()
-    before = [getattr(batch, name).clone() for name in ("old_logprobs", "entropy", "rewards", "mask")]
-    signal = objective(batch, step=step)
+    signal = case.objective(replace(batch, mask=MASK & torch.tensor([[True], [False]])), step=case.step)
+    kept = signal.advantages[signal.mask]
+    assert bool(torch.isfinite(kept).all()) and not signal.mask[1].any()
+    assert all(math.isfinite(value) for value in signal.metrics.values())
+
+
+@each_objective
+def test_permuted_rows_permute_the_signal(case: Case) -> None:
+    batch = random_batch(8, 6, seed=2)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(2))
+    signal = case.objective(batch, step=case.step)
+    moved = replace(changed(batch, lambda values: values[order]), mask=batch.mask[order])
+    permuted = case.objective(moved, step=case.step)
+    assert torch.equal(permuted.mask, signal.mask[order])
+    torch.testing.assert_close(permuted.advantages[permuted.mask], signal.advantages[order][permuted.mask])
+    assert permuted.metrics == pytest.approx(dict(signal.metrics))
+
+
+@each_objective
+def test_the_signal_carries_no_gradient_and_leaves_the_batch_alone(case: Case) -> None:
+    batch, before = example(), example()
+    signal = case.objective(batch, step=case.step)
     assert not signal.advantages.requires_grad
-    after = [getattr(batch, name) for name in ("old_logprobs", "entropy", "rewards", "mask")]
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    for field in fields(batch):
+        assert torch.equal(getattr(batch, field.name), getattr(before, field.name)), field.name
 
 
-def test_expected_gradient_is_that_of_reverse_kl() -> None:
-    """Remark 3.1: with R held constant, E_pi[R grad log pi] = -grad KL(pi_S || pi_T).
-
-    The expectation is exact: the student's probabilities are 1/4, 1/4, 1/2 and 5/8, 2/8, 1/8, and eight rollouts hold
-    each token in just these proportions, in two states (the two columns).
-    """
-    probabilities = torch.tensor([[2.0, 2.0, 4.0], [5.0, 2.0, 1.0]], dtype=torch.float64) / 8
-    tokens = torch.tensor([[0, 0], [0, 0], [1, 0], [1, 0], [2, 0], [2, 1], [2, 1], [2, 2]])
-    teacher = torch.tensor([[0.2, 0.7, 0.1], [0.3, 0.3, 0.4]], dtype=torch.float64).log()
-    logits = probabilities.log().requires_grad_()
-    student = logits.log_softmax(-1)
-
-    rows = torch.arange(2)
-    logprobs, teacher_logprobs = student[rows, tokens], teacher[rows, tokens]
-    old = logprobs.detach()
-    batch = ScoredBatch(old, teacher_logprobs, -old, teacher_logprobs - old, torch.ones(8, 2, dtype=torch.bool))
-    signal = ReverseKL()(batch, step=0)
-    loss = policy_gradient_loss(logprobs, old, signal.advantages, signal.mask, denominator=8).loss
-    (estimated,) = torch.autograd.grad(loss, logits, retain_graph=True)
-    divergence = (student.exp() * (student - teacher)).sum()
-    (exact,) = torch.autograd.grad(divergence, logits)
-    assert exact.abs().max() > 0.1
-    torch.testing.assert_close(estimated, exact)
+@each_name
+def test_what_it_needs_is_what_it_reads(name: str) -> None:
+    """Without the fields that it does not name it works; it names no field that does not exist."""
+    objective: Any = OBJECTIVES[name]()
+    needs = getattr(objective, "needs", frozenset())
+    optional = {field.name for field in fields(ScoredBatch)[5:]}
+    assert needs <= optional
+    objective(replace(example(), **dict.fromkeys(optional - needs)), step=0)
+    blind = {field for field in needs if field.startswith("blind_")}
+    assert bool(blind) == (getattr(objective, "blind", None) in ("pixelated", "removed"))
+    assert getattr(objective, "sampler", "student") in ("student", "teacher")
 
 
-def test_reopold_without_floor_and_selection_is_reverse_kl() -> None:
-    batch, plain = example(), ReverseKL()(example(), step=0)
-    for objective in (Reopold(1e-300, 1.0, switch_step=0), Reopold(1e-300, 0.2, switch_step=None)):
-        signal = objective(batch, step=0)
-        assert torch.equal(signal.mask, plain.mask)
-        assert torch.equal(signal.advantages, plain.advantages)
+@each_name
+def test_config_yaml_reads_back(name: str, tmp_path: Any) -> None:
+    config = TrainConfig(objective=OBJECTIVES[name]())
+    write_config(config, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == config
+    assert to_dict(config)["objective"]["name"] == name
+    assert from_dict({"objective": {"name": name}}).objective == config.objective
 
 
-def test_floor_values() -> None:
-    assert floor(0.3) == pytest.approx(-1.720, abs=5e-4)
-    assert floor(0.1) == pytest.approx(-2.558, abs=5e-4)
-    assert floor(0.3, "odds") == pytest.approx(-0.847, abs=5e-4)
-    assert floor(0.5, "odds") == 0
-
-
-@pytest.mark.parametrize("mixture", [0.05, 0.3, 0.8])
-def test_the_floor_bounds_the_mixture_reward(mixture: float) -> None:
-    """Where the floor comes from: log(lambda pi_S + (1-lambda) pi_T) - log pi_S >= (1-lambda) max(R, floor)."""
-    rewards = torch.linspace(-12, 12, 97, dtype=torch.float64)
-    mixed = torch.log(mixture + (1 - mixture) * rewards.exp())
-    assert bool((mixed >= (1 - mixture) * rewards.clamp(min=floor(mixture)) - 1e-12).all())
-    assert float(mixed.min()) == pytest.approx((1 - mixture) * floor(mixture), abs=1e-3)
-
-
-def test_a_high_entropy_token_below_the_floor_is_kept_at_the_floor() -> None:
-    rewards, entropy = torch.tensor([[-9.0, -1.0, 0.5, -0.2]]), torch.tensor([[3.0, 1.0, 0.5, 0.1]])
-    batch = scored(rewards, entropy, torch.ones(1, 4, dtype=torch.bool))
-    refined = Reopold(0.3, 0.25, switch_step=5)(batch, step=5)
-    assert refined.mask.tolist() == [[T, F, F, F]]
-    assert float(refined.advantages[0, 0]) == pytest.approx(floor(0.3))
-    explored = Reopold(0.3, 0.25, switch_step=5)(batch, step=4)
-    assert explored.mask.tolist() == [[F, T, T, T]]
-
-
-def test_a_token_that_the_teacher_excludes_is_clipped_not_infinite() -> None:
-    rewards = torch.tensor([[-math.inf, -9999.0, 0.5]])
-    batch = scored(rewards, torch.ones(1, 3), torch.ones(1, 3, dtype=torch.bool))
-    signal = Reopold(0.3, 1.0, switch_step=0)(batch, step=0)
-    assert signal.advantages[0].tolist() == pytest.approx([floor(0.3), floor(0.3), 0.5])
-
-
-def test_metrics_say_floor_share_clipped_and_phase() -> None:
-    objective = Reopold(0.3, 0.4, switch_step=20)
-    explored, refined = objective(example(), step=0).metrics, objective(example(), step=20).metrics
-    assert explored == {
-        "reopold/floor": pytest.approx(-1.719961, abs=1e-6),
-        "reopold/clipped": pytest.approx(2 / 7),
-        "reopold/phase": 0.0,
-    }
-    assert refined == {**explored, "reopold/phase": 1.0}
-
-
-def test_the_entropy_threshold_is_of_the_whole_batch() -> None:
-    """Row 0 holds all the uncertain tokens; taken row by row, half of each row would be kept."""
-    entropy = torch.tensor([[2.0, 2.1, 2.2, 2.3], [0.1, 0.2, 0.3, 0.4]])
-    mask = torch.ones(2, 4, dtype=torch.bool)
-    assert top_entropy(entropy, mask, 0.5).tolist() == [[T, T, T, T], [F, F, F, F]]
-    by_row = torch.cat([top_entropy(entropy[[row]], mask[[row]], 0.5) for row in (0, 1)])
-    assert by_row.sum() == 4 and by_row[1].any()
-
-
-def test_ties_at_the_threshold_are_all_kept() -> None:
-    entropy = torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0]])
-    mask = torch.tensor([[T, T, T, T, F]])
-    assert top_entropy(entropy, mask, 0.5).tolist() == [[F, T, T, T, F]]  # ceil(0.5 * 4) = 2, and one tie
+@each_name
+def test_help_has_its_equation_and_its_paper(name: str) -> None:
+    documentation = " ".join((OBJECTIVES[name].__doc__ or "").split())
+    assert (
+        any(f"{symbol}{index} " in documentation for symbol in "Aw" for index in ("_t", "_it"))
+        or "loss" in documentation
+    )
+    assert " = " in documentation
+    assert "arXiv" in documentation or name in ("discounted", "topk_reverse_kl")
 
 
 @pytest.mark.parametrize(
-    ("share", "tokens", "kept"),
+    ("name", "settings", "message"),
     [
-        (0.07, 100, 7),  # 0.07 * 100 = 7.000000000000001
-        (0.29, 100, 29),  # 28.999999999999996
-        (0.2, 35, 7),
-        (0.2, 36, 8),
-        (0.2, 1, 1),
-        (1e-6, 100, 1),
-        (1.0, 100, 100),
-        (0.55, 100, 55),  # 55.00000000000001
+        ("discounted", {"gamma": 1.0}, r"objective\.gamma is 1\.0: allowed is 0 <= gamma < 1"),
+        ("exopd", {"extrapolation": 0.0}, r"objective\.extrapolation .*is 0\.0: allowed is above 0"),
+        ("grpo", {"clip_low": 1.0}, r"objective\.clip_low is 1\.0: allowed is above 0 and below 1"),
+        ("grpo", {"clip_high": 0.0}, r"objective\.clip_high is 0\.0: allowed is above 0"),
+        ("iw_opd", {"strength": -0.1}, r"objective\.strength .*is -0\.1: allowed is 0 or more"),
+        ("tip", {"share": 0.0}, r"objective\.share is 0\.0: allowed is 0 < share <= 1"),
+        ("verifier_mix", {"teacher_weight": -1.0}, r"objective\.teacher_weight .*is -1\.0: allowed is 0 or more"),
+        ("va_opd", {"share": 1.1}, r"objective\.share is 1\.1: allowed is 0 < share <= 1"),
+        ("va_opd", {"visual_weight": 1.5}, r"objective\.visual_weight is 1\.5: allowed is 0 to 1"),
+        ("va_opd", {"temperature": 0.0}, r"objective\.temperature is 0\.0: allowed is above 0"),
+        ("vgs", {"gamma": -1.0}, r"objective\.gamma is -1\.0: allowed is 0 or more"),
+        ("vgs", {"quantile": 1.0}, r"objective\.quantile is 1\.0: allowed is 0 <= quantile < 1"),
+        ("vgs", {"scale": 0.0}, r"objective\.scale .*is 0\.0: allowed is above 0"),
+        ("gkd", {"beta": 1.2}, r"objective\.beta is 1\.2: allowed is 0 <= beta <= 1"),
+        ("eopd", {"threshold": -1.0}, r"objective\.threshold .*is -1\.0: allowed is 0 or more"),
+        ("eopd", {"k": 0}, r"objective\.k is 0: allowed is 1 or more"),
+        ("aopd", {"k": 0}, r"objective\.k is 0: allowed is 1 or more"),
+        ("topk_reverse_kl", {"k": 0}, r"objective\.k is 0: allowed is 1 or more"),
+        ("tropd", {"k": 0}, r"objective\.k is 0: allowed is 1 or more"),
+        ("tropd", {"prefix_steps": 0}, r"objective\.prefix_steps .*is 0: allowed is 1 or more, or None"),
     ],
 )
-def test_exactly_ceil_of_share_times_tokens_are_kept(share: float, tokens: int, kept: int) -> None:
-    entropy = torch.randperm(tokens, generator=torch.Generator().manual_seed(0)).float()[None]
-    chosen = top_entropy(entropy, torch.ones(1, tokens, dtype=torch.bool), share)
-    assert int(chosen.sum()) == kept
-    assert sorted(entropy[chosen].tolist()) == list(range(tokens - kept, tokens))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"mixture": 0.0}, r"objective\.mixture .*is 0\.0: allowed is 0 < mixture < 1"),
-        ({"mixture": 1.0}, r"objective\.mixture .*is 1\.0: allowed is 0 < mixture < 1"),
-        ({"mixture": -0.3}, r"objective\.mixture .*is -0\.3: allowed"),
-        ({"mixture": math.nan}, r"objective\.mixture .*is nan: allowed"),
-        ({"entropy_share": 0.0}, r"objective\.entropy_share .*is 0\.0: allowed is 0 < share <= 1"),
-        ({"entropy_share": 1.5}, r"objective\.entropy_share .*is 1\.5: allowed is 0 < share <= 1"),
-        ({"entropy_share": math.nan}, r"objective\.entropy_share .*is nan: allowed"),
-        ({"switch_step": -1}, r"objective\.switch_step is -1: allowed is 0 or more"),
-        ({"mixture": 0.6, "floor_form": "odds"}, r"objective\.mixture is 0\.6: .*odds.*0\.5"),
-    ],
-)
-def test_values_out_of_range_name_field_value_and_allowed(settings: dict[str, Any], message: str) -> None:
+def test_values_out_of_range_name_field_value_and_allowed(name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Reopold(**settings)
+        OBJECTIVES[name](**settings)
+    nan = {field: math.nan for field, value in settings.items() if isinstance(value, float)}
+    if nan:
+        with pytest.raises(ValueError, match="is nan: allowed"):
+            OBJECTIVES[name](**nan)

@@ -15,20 +15,24 @@ import data_recipes.build
 import data_recipes.inspect
 import demo.app
 import eval.config
+import reopold_vl.serve_teacher
 from reopold_vl.check import __main__ as check
 from reopold_vl.cli import parse
 from reopold_vl.config_file import to_dict, write_config
 from reopold_vl.objectives import OBJECTIVES
 from reopold_vl.presets import PRESETS
+from reopold_vl.serving.settings import ServeConfig
 
 README = ROOT / "README.md"
 PACKAGES = ("reopold_vl", "eval", "data_recipes", "demo", "benchmarks")
 PARSERS = {"eval.run": eval.config.parse, "data_recipes.build": data_recipes.build.parse, "demo.app": demo.app.parse}
+PARSERS["reopold_vl.serve_teacher"] = reopold_vl.serve_teacher.parse
 CONFIGS = (
     eval.config.EvalConfig,
     data_recipes.build.BuildConfig,
     data_recipes.inspect.InspectConfig,
     demo.app.DemoConfig,
+    ServeConfig,
 )
 PAPERS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "reopold_vl" / "zoo" / "README.md"]
 PAPERS += sorted((ROOT / "docs").glob("*.md"))

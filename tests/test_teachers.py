@@ -162,7 +162,9 @@ def test_sources_have_teachers_of_their_own(
     assert answers[1] == plain_teacher.answer(samples[1:2], max_new_tokens=4, rows_at_once=1)[0][0]
     assert [[sample.id for sample in own] for _, own in parties(both, samples)] == [["none", "two"], ["one", "long"]]
     shared = with_shared_prompts(both, prompts)
-    assert isinstance(shared, RoutedTeacher) and vars(shared.routes["b"])["share_prompts"]  # the same family as the student
+    assert (
+        isinstance(shared, RoutedTeacher) and vars(shared.routes["b"])["share_prompts"]
+    )  # the same family as the student
     torch.testing.assert_close(shared.score(found).logprobs, scores, rtol=1e-6, atol=2e-6)
     with pytest.raises(TeacherError, match=r"teacher.routes names 'x', of which there is no row: there are 'a', 'b'"):
         build_teacher("one", [("x", "two")], sources="ab", open_one=open_one)
@@ -224,3 +226,17 @@ def test_pictures_of_every_shape(
     found = student.engine(rows_at_once=2).generate([student.encoder(picture_of(size))], n=2, max_new_tokens=4, seed=0)
     torch.testing.assert_close(far.score(found).logprobs, near.score(found).logprobs, rtol=1e-6, atol=1e-6)
     assert far.view(picture_of(size)) == near.view(picture_of(size))
+
+
+@pytest.mark.parametrize("kind", ["idefics3", "internvl", "gemma3"])  # tiles, and placeholders of other names
+def test_families_with_tiles_are_served_alike(kind: str, tmp_path: Path) -> None:
+    from tiny_families import load_family, save_family
+
+    student, teacher = (load_family(save_family(tmp_path / name, kind, seed=seed)) for seed, name in enumerate("st"))
+    prompts = [student.encoder(sample) for sample in mixed_samples()]
+    found = student.engine(rows_at_once=8).generate(prompts, n=2, max_new_tokens=4, seed=0)
+    near = LocalTeacher(teacher, rows_at_once=8)
+    with served(teacher) as server:
+        far = ask(server.url, student)
+        torch.testing.assert_close(far.score(found).logprobs, near.score(found).logprobs, rtol=1e-6, atol=2e-6)
+        assert [far.view(sample) for sample in mixed_samples()] == [near.view(sample) for sample in mixed_samples()]

@@ -10,6 +10,7 @@ from pathlib import Path
 from reopold_vl.cli import parse
 from reopold_vl.cli_errors import fail
 from reopold_vl.config import ConfigError, TrainConfig
+from reopold_vl.launch import launched_rank
 from reopold_vl.presets import PRESETS
 
 USAGE = """Check a run before a GPU-hour is spent on it: wiring, memory and time.
@@ -71,6 +72,8 @@ def _with_paths(words: list[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check and show; the exit status (0 green, 1 red, 2 bad input)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if launched_rank() > 0:
+        return 0  # under torchrun the first process looks, for a run of as many
     if {"--help", "-h"} & {*argv}:
         print(USAGE)
         return 0

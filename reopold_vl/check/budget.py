@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,20 @@ import torch
 
 from reopold_vl.check.device import available_bytes
 from reopold_vl.check.lower import Lowered, what_to_lower
-from reopold_vl.check.memory import Estimate, ModelSize, Plan, estimate
+from reopold_vl.check.memory import estimate
+from reopold_vl.check.plan import Estimate, ModelSize, Plan
 from reopold_vl.check.result import Result
 from reopold_vl.check.sizes import size_of, skeleton, trained
-from reopold_vl.config import ConfigError, TrainConfig
+from reopold_vl.config import ConfigError, RolloutConfig, TrainConfig
 from reopold_vl.config.teacher import is_url
 from reopold_vl.launch import launched_size
 from reopold_vl.lora import read_config
 from reopold_vl.models import pick_device
+from reopold_vl.types import Prompt
 
 FACTOR = 1.5  # within which the estimate is right
 TIGHT = 0.9  # of what is there: above it, fragments and the driver decide
-TEXT_TOKENS = 256  # of a prompt whose rows have not been looked at
+TEXT_TOKENS = 32  # of a prompt whose rows have not been looked at
 GIB, MIB = 1 << 30, 1 << 20
 
 
@@ -40,9 +42,19 @@ class Budget:
     teacher: ModelSize | None = None
     teacher_device: torch.device | None = None
 
-    def with_prompts(self, *, prompt_tokens: int, image_tokens: int) -> Budget:
-        """The same with the longest prompt that was seen, in place of the longest that could be."""
-        return replace(self, plan=replace(self.plan, prompt_tokens=prompt_tokens, image_tokens=image_tokens))
+    def with_prompts(self, prompts: Sequence[Prompt]) -> Budget:
+        """The same with the longest of these prompts, in place of the shortest that could be."""
+        if not prompts:
+            return self
+        longest = max(len(prompt.ids) for prompt in prompts)
+        visual = max(int((prompt.token_types == 1).sum()) for prompt in prompts)
+        return replace(self, plan=replace(self.plan, prompt_tokens=longest, image_tokens=visual))
+
+    @property
+    def whole_bytes(self) -> int:
+        """The weights of the student, and of a teacher beside it, in one process."""
+        held = estimate(replace(self.plan, shards=1, teacher_shards=1, offloaded=False)).held
+        return sum(size for name, size in held.items() if name.endswith("weights"))
 
     def results(self) -> list[Result]:
         """One line a device."""
@@ -82,9 +94,9 @@ def amount(size: int) -> str:
     return f"{size / GIB:,.1f} GiB" if size >= GIB // 2 else f"{size / MIB:,.0f} MiB"
 
 
-def require_memory(config: TrainConfig) -> list[Result]:
-    """The budget's lines, before anything is loaded. Raises ConfigError with the first one that is red."""
-    results = budget(config).results()
+def require_memory(found: Budget) -> list[Result]:
+    """The budget's lines. Raises ConfigError with the first one that is red."""
+    results = found.results()
     red = next((result for result in results if result.status == "fail"), None)
     if red is not None:
         raise ConfigError(str(red))
@@ -92,7 +104,10 @@ def require_memory(config: TrainConfig) -> list[Result]:
 
 
 def budget(config: TrainConfig) -> Budget:
-    """From the settings and both models' config.json alone. Raises ModelError for a path that is no model."""
+    """From the settings and both models' config.json alone, with short prompts of text: what is red is red for sure.
+
+    Raises ModelError for a path that is no model.
+    """
     student = skeleton(config.student.path, trust_remote_code=config.student.trust_remote_code)
     device = pick_device(config.student.device, field="student.device")
     other = pick_device(config.teacher.device, field="teacher.device")
@@ -106,7 +121,6 @@ def budget(config: TrainConfig) -> Budget:
 def _plan(config: TrainConfig, student: Any, teacher: ModelSize | None) -> Plan:
     own, optim, rollout = config.student, config.optim, config.rollout
     size = size_of(student)
-    image_tokens = _most_image_tokens(student, size, config.images.max_pixels)
     rank = own.lora.rank if own.adapter is None else read_config(Path(own.adapter).expanduser()).r
     parameters = trained(
         student,
@@ -125,8 +139,8 @@ def _plan(config: TrainConfig, student: Any, teacher: ModelSize | None) -> Plan:
         rollout_rows=min(rollout.rows_at_once, share),
         learn_rows=min(optim.rows_at_once, max(1, share // optim.updates_per_batch)),
         n=rollout.n,
-        prompt_tokens=min(rollout.max_prompt_tokens, image_tokens + TEXT_TOKENS),
-        image_tokens=image_tokens,
+        prompt_tokens=min(rollout.max_prompt_tokens, TEXT_TOKENS),
+        image_tokens=0,
         response_tokens=rollout.max_new_tokens,
         weight_bytes=_bytes(own.dtype),
         compute_bytes=_bytes(own.compute, own.dtype),
@@ -139,10 +153,22 @@ def _plan(config: TrainConfig, student: Any, teacher: ModelSize | None) -> Plan:
         shards=launched_size() if strategy == "fsdp" else 1,
         offloaded=config.distributed.cpu_offload,
         copied=strategy == "ddp",
+        engine_bytes=_engine_bytes(rollout, pick_device(own.device)),
+        engine_stays=rollout.engine == "vllm" and not rollout.vllm.sleep,
         teacher=teacher,
+        teacher_shards=launched_size() if config.distributed.shard_teacher else 1,
         teacher_bytes=_bytes(config.teacher.dtype),
         teacher_compute_bytes=_bytes(config.teacher.compute, config.teacher.dtype),
     )
+
+
+def _engine_bytes(rollout: RolloutConfig, device: torch.device) -> int | None:
+    """What vLLM takes of the student's device; None where the student samples by itself."""
+    if rollout.engine == "hf":
+        return None
+    if rollout.engine == "vllm-server" or device.type != "cuda":
+        return 0
+    return int(rollout.vllm.gpu_memory * torch.cuda.get_device_properties(device).total_memory)
 
 
 def _local_teachers(config: TrainConfig) -> ModelSize | None:
@@ -154,13 +180,6 @@ def _local_teachers(config: TrainConfig) -> ModelSize | None:
         return None
     largest = max(sizes, key=lambda size: size.parameters)
     return replace(largest, parameters=sum(size.parameters for size in sizes))
-
-
-def _most_image_tokens(model: Any, size: ModelSize, max_pixels: int) -> int:
-    """Visual tokens of one image of the largest allowed area."""
-    patch = getattr(model.config.vision_config, "patch_size", 14)
-    side = patch[0] if isinstance(patch, list | tuple) else patch
-    return int(max_pixels / (side**2 * size.patches_per_token))
 
 
 def _bytes(*dtypes: str) -> int:

@@ -12,7 +12,7 @@ from reopold_vl.assemble import load_splits
 from reopold_vl.assemble_models import first_usable, load_one, load_student, open_teacher
 from reopold_vl.check import scoring, timing
 from reopold_vl.check.answers import answers_end, prompts_fit
-from reopold_vl.check.budget import Budget, budget
+from reopold_vl.check.budget import budget
 from reopold_vl.check.pair import TOKENS, examine_pair, template_errors, unencodable
 from reopold_vl.check.result import Report, Result
 from reopold_vl.config import TrainConfig
@@ -42,6 +42,9 @@ def check_run(config: TrainConfig, *, compare_teacher: str | None = None, quick:
     if any(result.status == "fail" for result in memory):
         rest = Result("all others", "skip", "nothing was loaded: the settings do not fit")
         return Report(title, (*memory, rest))
+    if before.plan.shards > 1 and before.whole_bytes > before.available[before.device]:
+        told = "one device does not hold both models whole: check the wiring of a smaller student of the same family"
+        return Report(title, (*memory, Result("all others", "skip", told)))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     splits, student = load_splits(config), load_student(config)
@@ -57,7 +60,7 @@ def check_run(config: TrainConfig, *, compare_teacher: str | None = None, quick:
     teacher, pairs = examined_teacher(config, student, splits.train)
     few = prompts[:TRIED]
     results = [fit, *pairs, *_server(config, student, teacher, few, compare_teacher)]
-    results += _with_prompts(before, prompts).results()
+    results += before.with_prompts(prompts).results()
     if quick:
         results += [Result(name, "skip", "left out by --quick") for name in ("answers end", "time")]
     elif any(result.status == "fail" for result in results):
@@ -87,12 +90,6 @@ def examined_teacher(
         prompts += student.encoder.encode_all(seen)[0]
     failed = any(result.status == "fail" for result in results)
     return teacher if failed else with_shared_prompts(teacher, prompts), results
-
-
-def _with_prompts(before: Budget, prompts: Sequence[Prompt]) -> Budget:
-    longest = max(len(prompt.ids) for prompt in prompts)
-    visual = max(int((prompt.token_types == 1).sum()) for prompt in prompts)
-    return before.with_prompts(prompt_tokens=longest, image_tokens=visual)
 
 
 def _sampled(

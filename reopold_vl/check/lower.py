@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from reopold_vl.check.memory import Plan, estimate
+from reopold_vl.check.memory import estimate
+from reopold_vl.check.plan import Plan
 
 Step = Callable[[Plan, int], tuple[str, Plan] | None]  # the flags and the plan with them; None if it is taken already
 WORTH = 0.95  # a step that leaves more than this share of the peak is not worth a line

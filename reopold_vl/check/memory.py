@@ -20,95 +20,12 @@ within a factor of 1.5 (`tests/test_memory_estimate.py`), where attention makes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
+from reopold_vl.check.plan import FP32, Estimate, ModelSize, Plan
 from reopold_vl.logprobs import TILE_ELEMENTS, TILE_ROWS
 
 LOGIT_BYTES = 21  # of one logit while a tile is worked on: five fp32 copies and a mask
 PATCH_BYTES = 4 * 3 * 2 * 14 * 14  # the pixels of one patch, in fp32, as Qwen's processors give them
 DRAW_BYTES = 32  # of one logit while a token is drawn: four fp32 copies, and two in fp64
-FP32 = 4
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """One model in numbers; `vision_*` describes the tower, whose patches `patches_per_token` make one visual token."""
-
-    parameters: int
-    vision_parameters: int
-    embedding_parameters: int  # input embeddings that the head does not share
-    layers: int
-    hidden: int
-    intermediate: int
-    query_width: int
-    key_width: int
-    heads: int
-    vocabulary: int
-    adapter_width: int = 0  # rows and columns of all linear layers of the decoder: parameters of LoRA of rank 1
-    vision_layers: int = 0
-    vision_hidden: int = 0
-    vision_intermediate: int = 0
-    patches_per_token: float = 4
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The settings of a run that decide its memory; counts of rows and tokens are of one process.
-
-    `weight_bytes` and `compute_bytes` are those of one parameter and of one element in a matrix product. `trainable`
-    counts the trained parameters, `adapters` those that LoRA adds (the trained ones, then). `master` keeps fp32 copies
-    of half-precision weights, `ema` an average. `rollout_rows` answers are sampled at once, `learn_rows` are in one
-    forward and backward pass, `n` of them share a prompt of `prompt_tokens`, `image_tokens` of which are visual.
-    `teacher` shares the device (None: it is elsewhere). `shards` processes part weights, gradients and moments (FSDP);
-    `offloaded` ones lie in the CPU's memory. `copied`: gradients are exchanged whole (DDP).
-    """
-
-    student: ModelSize
-    trainable: int
-    rollout_rows: int
-    learn_rows: int
-    n: int
-    prompt_tokens: int
-    image_tokens: int
-    response_tokens: int
-    weight_bytes: int = FP32
-    compute_bytes: int = FP32
-    adapters: int = 0
-    master: bool = False
-    ema: bool = False
-    checkpointing: bool = False
-    frozen_vision: bool = False
-    whole_attention: bool = False
-    cached_features: int = 0
-    shards: int = 1
-    offloaded: bool = False
-    copied: bool = False
-    teacher: ModelSize | None = None
-    teacher_bytes: int = FP32
-    teacher_compute_bytes: int = FP32
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Bytes on one device. `held` stays for the whole run, `phases` come one after another; the largest counts."""
-
-    held: Mapping[str, int]
-    phases: Mapping[str, int]
-
-    @property
-    def phase(self) -> str:
-        """The phase with the peak."""
-        return max(self.phases, key=lambda name: self.phases[name])
-
-    @property
-    def certain(self) -> int:
-        """What is counted rather than estimated: all that is held, and the gradients."""
-        return sum(self.held.values()) + self.phases["gradients"]
-
-    @property
-    def peak(self) -> int:
-        return sum(self.held.values()) + self.phases[self.phase]
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -119,8 +36,9 @@ def estimate(plan: Plan) -> Estimate:
         "optimizer": here * 2 * _state_bytes(plan) * plan.trainable // parts,
         "fp32 master weights": here * FP32 * plan.trainable // parts if plan.master else 0,
         "EMA": here * FP32 * plan.trainable // parts if plan.ema else 0,
-        "teacher weights": plan.teacher.parameters * plan.teacher_bytes if plan.teacher else 0,
+        "teacher weights": plan.teacher.parameters * plan.teacher_bytes // plan.teacher_shards if plan.teacher else 0,
         "cached image features": plan.cached_features,
+        "rollout engine": (plan.engine_bytes or 0) if plan.engine_stays else 0,
     }
     gradients = here * (FP32 if plan.adapters else plan.weight_bytes) * plan.trainable // parts
     gradients *= 2 if plan.copied else 1
@@ -175,6 +93,8 @@ def kv_cache_bytes(model: ModelSize, *, rows: int, tokens: int, element_bytes: i
 
 def rollout_bytes(plan: Plan) -> int:
     """The prefill of the prompts, or the full cache and the logits of the last step, whichever is more."""
+    if plan.engine_bytes is not None:
+        return 0 if plan.engine_stays else plan.engine_bytes
     model, rows = plan.student, plan.rollout_rows
     prompts = max(1, rows // plan.n)
     element = plan.compute_bytes

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reopold_vl.check.result import Result
+from reopold_vl.check.result import Result, small
 from reopold_vl.teachers import SampleView
 
 UNSEEN = 1e-6  # nats: fp32 noise of one and the same pass; a model that looks moves by 1e-3 and more
@@ -77,7 +77,7 @@ def pixels(
     effects = [float((changed - plain).abs().max()) for changed in (inverted, swapped)]
     if min(effects) > UNSEEN:
         measured = (
-            f"log-probs move by {effects[0]:.1e} nats with inverted pixels, {effects[1]:.1e} with another picture"
+            f"log-probs move by {small(effects[0])} nats with inverted pixels, {small(effects[1])} with another picture"
         )
         return Result(name, "ok", measured)
     measured = f"the {whose} does not see the image: other pixels, same log-probs"

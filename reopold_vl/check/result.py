@@ -51,5 +51,5 @@ class Report:
 
 
 def small(number: float) -> str:
-    """A small number for people: 3.1e-07, or 0."""
-    return f"{number:.1e}" if number else "0"
+    """A number for people: 11, 0.0031, 3.1e-07 or 0."""
+    return f"{number:.2g}"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from reopold_vl.check.memory import ModelSize
+from reopold_vl.check.plan import ModelSize
 from reopold_vl.families import projector, reason_against, vision_tower
 from reopold_vl.lora import is_adapter, target_layers
 from reopold_vl.models import ModelError, adapter_base, resolve

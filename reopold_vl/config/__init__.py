@@ -17,7 +17,7 @@ from reopold_vl.config.models import LoRAConfig, ModelConfig, StudentConfig
 from reopold_vl.config.optim import OptimConfig
 from reopold_vl.config.rollout import RolloutConfig
 from reopold_vl.config.teacher import TeacherConfig
-from reopold_vl.objectives import Reopold, ReverseKL
+from reopold_vl.objectives import AnyObjective, Reopold
 
 __all__ = [
     "ConfigError",
@@ -43,7 +43,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     images: ImageConfig = field(default_factory=ImageConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    objective: Reopold | ReverseKL = field(default_factory=Reopold)
+    objective: AnyObjective = field(default_factory=Reopold)
     optim: OptimConfig = field(default_factory=OptimConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 

@@ -30,7 +30,7 @@ class TeacherConfig(ModelConfig):
     timeout_seconds: float = 300.0
     """Longest wait for an answer of the teacher server."""
 
-    retries: int = 5
+    retries: int = 8
     """Further attempts, with doubling pauses, when the teacher server is busy or cannot be reached."""
 
     requests_in_flight: int = 4

@@ -21,8 +21,8 @@ class Discounted:
     A_t = (1 - gamma) sum_{s >= 0} gamma^s R_{t+s},  M_t = 1,  R_t = log pi_T(o_t|s_t) - log pi_S(o_t|s_t)
 
     gamma = 0 is reverse_kl. At gamma = 1 (without the factor) A_t would be the unbiased gradient of the sequence-level
-    reverse KL, at the variance of a whole answer's reward. The factor 1 - gamma keeps the size of R, so that learning
-    rates carry over.
+    reverse KL, at the variance of a whole answer's reward. The factor 1 - gamma makes it a weighted mean of rewards, of
+    at most the size of R; answers much shorter than 1 / (1 - gamma) tokens make it smaller.
     """
 
     gamma: float = 0.99

@@ -23,6 +23,7 @@ class GRPO:
     Maximise  sum_it w_i min(rho_it A_it, clip(rho_it, 1 - clip_low, 1 + clip_high) A_it)  (arXiv 2402.03300). The
     verdict is the benchmark's own grader's; the teacher's log-probs are not looked at. Dr. GRPO (arXiv 2503.20783) is
     scale_by_std off with weighting "answer_sum"; DAPO (arXiv 2503.14476) is clip_high 0.28 with weighting "token".
+    w_i, from the whole batch, is 1, or what makes the mean over tokens one over answers (`weighting`).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"groups", "correct"})

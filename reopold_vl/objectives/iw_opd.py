@@ -17,7 +17,7 @@ class IWOPD:
 
     A_t = w_t R_t,  w_t = 1 + g (1 - sum_{s<t} |R_s| / sum_s |R_s|),  M_t = 1,  R_t = log pi_T - log pi_S
 
-    The weight falls from 1 + g at the first token to 1 at the last, fastest where teacher and student disagree most.
+    The weight falls from 1 + g at the first token towards 1, fastest where teacher and student disagree most.
     An answer without any disagreement has w_t = 1 + g throughout (and nothing to learn).
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from reopold_vl.teachers.http import Connection
 from reopold_vl.teachers.server_replies import checked_logprobs, require_ours
 from reopold_vl.types import Answer, Prompt, Rollout, TeacherScores, VisualSample
 
+FIRST_RETRIES = 2  # a wrong address should not take minutes to be told
 BODY_SHARE = 0.75  # of the server's limit: pieces are cut by an estimate
 
 
@@ -192,7 +193,7 @@ def connect(
     encoder: PromptEncoder,
     token: str | None = None,
     timeout_seconds: float = 300.0,
-    retries: int = 5,
+    retries: int = 8,
     requests_in_flight: int = 4,
 ) -> ServerTeacher:
     """The teacher at `url` for a student with this encoder.
@@ -202,7 +203,7 @@ def connect(
     """
     connection = Connection(url.rstrip("/"), token, timeout_seconds, retries)
     try:
-        info = connection.get("/v1/info")
+        info = replace(connection, retries=min(retries, FIRST_RETRIES)).get("/v1/info")
     except TeacherError as error:
         if ": 404," in str(error) or "is not JSON" in str(error):
             raise TeacherError(f"{connection.url} is no teacher server: start one with python -m {SERVER}") from None

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from reopold_vl.objectives.divergences.parts import coarse_kl, pushed
 from reopold_vl.types import TokenSignal
 
@@ -24,7 +22,7 @@ class AOPD:
     loss_t = -rho_t R_t           where R_t > 0
              KL(pi_T^k || pi_S^k)  where R_t <= 0,     M_t = 1,  R_t = log pi_T(o_t|s_t) - log pi_S(o_t|s_t)
 
-    pi^k keeps the teacher's k likeliest tokens and makes one event of the rest.
+    pi^k keeps the teacher's k likeliest tokens and makes one event of the rest (the paper leaves the rest out).
     """
 
     k: int = 8
@@ -47,4 +45,4 @@ class AOPD:
         advantages: Float[Tensor, " tokens"],
     ) -> Float[Tensor, " tokens"]:
         upwards = pushed(student, ids, old_logprobs, advantages.clamp(min=0.0))
-        return torch.where(advantages > 0, upwards, coarse_kl(teacher, student, self.k))
+        return upwards.where(advantages > 0, coarse_kl(teacher, student, self.k))

@@ -21,7 +21,8 @@ class EOPD:
 
     loss_t = KL(pi_S || pi_T) + 1[H_T > tau] KL(pi_T^k || pi_S^k),  M_t = 1
 
-    H_T is the teacher's entropy in nats. pi^k keeps the teacher's k likeliest tokens and makes one event of the rest.
+    H_T is the teacher's entropy in nats. pi^k keeps the teacher's k likeliest tokens and makes one event of the rest
+    (the paper leaves the rest out).
     """
 
     threshold: float = 0.8
@@ -48,5 +49,5 @@ class EOPD:
         old_logprobs: Float[Tensor, " tokens"],
         advantages: Float[Tensor, " tokens"],
     ) -> Float[Tensor, " tokens"]:
-        unsure = (entropy(teacher) > self.threshold).float()
+        unsure = (entropy(teacher) > self.threshold).to(student.dtype)
         return kl(student, teacher) + unsure * coarse_kl(teacher, student, self.k)

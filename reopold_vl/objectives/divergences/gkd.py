@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from reopold_vl.objectives.divergences.parts import kl
 from reopold_vl.types import TokenSignal
 
@@ -51,5 +49,5 @@ class GKD:
             return kl(teacher, student)
         if self.beta == 1:
             return kl(student, teacher)
-        mixture = torch.logaddexp(teacher + math.log(self.beta), student + math.log1p(-self.beta))
+        mixture = (teacher + math.log(self.beta)).logaddexp(student + math.log1p(-self.beta))
         return self.beta * kl(teacher, mixture) + (1 - self.beta) * kl(student, mixture)

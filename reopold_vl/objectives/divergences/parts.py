@@ -1,10 +1,12 @@
-"""What the divergences are made of; every function takes log-probabilities [tokens, vocabulary] and returns [tokens]."""
+"""What the divergences are made of; every function takes log-probabilities [tokens, vocabulary] and returns [tokens].
+
+Torch is imported where it is needed, here and in the objectives, because `--help` reads their docstrings.
+"""
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
-
-import torch
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -12,31 +14,35 @@ if TYPE_CHECKING:
 
 
 def kl(p: Float[Tensor, "tokens vocab"], q: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " tokens"]:
-    """KL(p || q) in nats; a token of probability 0 under p adds nothing."""
-    terms = p.exp() * (p - q)
-    return torch.where(p > -torch.inf, terms, 0.0).sum(-1)
+    """KL(p || q) in nats; a token of probability 0 under p adds nothing, and has no gradient."""
+    nowhere = p == -inf  # filled before the subtraction: masked afterwards, -inf would still leave NaN in the gradient
+    return (p.exp() * (p.masked_fill(nowhere, 0.0) - q.masked_fill(nowhere, 0.0))).sum(-1)
 
 
 def coarse_kl(p: Float[Tensor, "tokens vocab"], q: Float[Tensor, "tokens vocab"], k: int) -> Float[Tensor, " tokens"]:
     """KL between p and q when all tokens but the k likeliest of p are one event: a lower bound of KL(p || q), in nats.
 
     With the rest as an event of its own both sides stay distributions, so the result is never negative and a student
-    cannot lower it by moving probability out of sight.
+    cannot lower it by moving probability out of sight. From k = vocabulary - 1 on it is KL(p || q).
     """
-    top = p.detach().topk(min(k, p.shape[-1]), dim=-1).indices
+    if k >= p.shape[-1] - 1:
+        return kl(p, q)
+    top = p.detach().topk(k, dim=-1).indices
     return kl(coarse(p, top), coarse(q, top))
 
 
 def coarse(logprobs: Float[Tensor, "tokens vocab"], top: Int[Tensor, "tokens k"]) -> Float[Tensor, "tokens events"]:
-    """Log-probabilities of the tokens `top` and, last, of all others together (at least 1e-9, for the logarithm)."""
-    chosen = logprobs.gather(-1, top)
-    rest = (1 - chosen.exp().sum(-1, keepdim=True)).clamp(min=1e-9)
-    return torch.cat([chosen, rest.log()], -1)
+    """Log-probabilities of the tokens `top` and, last, of all others together."""
+    import torch
+
+    # Summed up as logarithms: 1 - sum of the others loses a small rest to rounding, and its gradient with it.
+    rest = logprobs.scatter(-1, top, -inf).logsumexp(-1, keepdim=True)
+    return torch.cat([logprobs.gather(-1, top), rest], -1)
 
 
 def entropy(p: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " tokens"]:
     """In nats."""
-    return -torch.where(p > -torch.inf, p.exp() * p, 0.0).sum(-1)
+    return -(p.exp() * p.masked_fill(p == -inf, 0.0)).sum(-1)
 
 
 def pushed(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import torch
 
 from reopold_vl.objectives.divergences.parts import coarse_kl, pushed
 from reopold_vl.types import TokenSignal
@@ -26,25 +25,39 @@ class TrOPD:
     loss_t = -rho_t R_t           where m_t = 1 (in trust)
              KL(pi_T^k || pi_S^k)  where m_t = 0 (outlier),     M_t = 1
 
-    pi^k keeps the teacher's k likeliest tokens and makes one event of the rest. The draws are a function of the step
-    and of the token's place in the batch. The paper also lets the teacher write a part of each answer first, a part that
-    shrinks over the run; that is `prefix_share`.
+    pi^k keeps the teacher's k likeliest tokens and makes one event of the rest (the paper leaves the rest out). The
+    draws are a function of the step and of the token's place in the batch. With `prefix_steps` T, the teacher writes
+    the first (1 + cos(pi t / T)) / 2 of its own answer at step t < T, and the student goes on from there; the loss is
+    on the student's part alone (the paper adds 0.001 times a cross-entropy on the teacher's).
     """
 
     k: int = 64
     """The teacher's tokens told apart."""
 
+    prefix_steps: int | None = None
+    """T: steps over which the teacher's share of each answer falls to nothing; None: it writes none."""
+
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ValueError(f"objective.k is {self.k}: allowed is 1 or more")
+        if self.prefix_steps is not None and self.prefix_steps < 1:
+            raise ValueError(f"objective.prefix_steps (T) is {self.prefix_steps}: allowed is 1 or more, or None")
+
+    def prefix_share(self, step: int) -> float:
+        """The share of the teacher's answer that each answer of this step begins with."""
+        if self.prefix_steps is None or step >= self.prefix_steps:
+            return 0.0
+        return (1 + math.cos(math.pi * step / self.prefix_steps)) / 2
 
     def __call__(self, batch: ScoredBatch, *, step: int) -> TokenSignal:
+        import torch
+
         generator = torch.Generator().manual_seed(step)
         uniform = torch.rand(batch.rewards.shape, generator=generator)
         trusted = uniform < batch.rewards.clamp(max=0.0).exp()
         inside = trusted & batch.mask
         # What is no outlier carries its reward; NaN tells token_loss the outliers.
-        advantages = torch.where(trusted, batch.rewards, torch.nan)
+        advantages = batch.rewards.where(trusted, torch.nan)
         share = int(inside.sum()) / max(int(batch.mask.sum()), 1)
         return TokenSignal(advantages=advantages, mask=batch.mask, metrics={"tropd/trusted": share})
 
@@ -57,6 +70,5 @@ class TrOPD:
         old_logprobs: Float[Tensor, " tokens"],
         advantages: Float[Tensor, " tokens"],
     ) -> Float[Tensor, " tokens"]:
-        trusted = ~advantages.isnan()
         inside = pushed(student, ids, old_logprobs, advantages.nan_to_num())
-        return torch.where(trusted, inside, coarse_kl(teacher, student, self.k))
+        return inside.where(~advantages.isnan(), coarse_kl(teacher, student, self.k))
