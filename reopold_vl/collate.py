@@ -110,3 +110,76 @@ def prompt_groups(rollouts: Sequence[Rollout], rows_at_once: int) -> Iterator[sl
             start += rows_at_once
     if end > start:
         yield slice(start, end)
+
+
+def micro_batches(rollouts: Sequence[Rollout], rows_at_once: int) -> list[list[int]]:
+    """Rows in as few pieces of at most `rows_at_once` as `prompt_groups` would need, evened out by tokens.
+
+    A prompt's rollouts are parted only if they are more than that, so an image is encoded once per pass. Prompts of
+    similar length share a piece, and the largest piece, in tokens with their padding, is as small as it can be. Rows
+    are in order within a piece.
+    """
+    sizes: list[tuple[int, int, list[int]]] = []  # prompt tokens, longest answer, rows
+    for _, group in groupby(range(len(rollouts)), key=lambda row: id(rollouts[row].prompt)):
+        members = list(group)
+        for start in range(0, len(members), rows_at_once):
+            rows = members[start : start + rows_at_once]
+            longest = max(len(rollouts[row].response_ids) for row in rows)
+            sizes.append((len(rollouts[rows[0]].prompt.ids), longest, rows))
+    sizes.sort(key=lambda each: each[:2])
+    fewest = _cut(sizes, rows_at_once, most=None)
+    low, high = 1, max((_padded(piece) for piece in fewest), default=1)
+    found = fewest
+    while low < high:
+        middle = (low + high) // 2
+        tried = _cut(sizes, rows_at_once, most=middle)
+        if len(tried) <= len(fewest):
+            found, high = tried, middle
+        else:
+            low = middle + 1
+    return [sorted(row for *_, rows in piece for row in rows) for piece in found]
+
+
+def _cut(
+    sizes: Sequence[tuple[int, int, list[int]]], rows_at_once: int, *, most: int | None
+) -> list[list[tuple[int, int, list[int]]]]:
+    """Neighbours together while they are at most `rows_at_once` rows and `most` tokens (a prompt alone may be more)."""
+    pieces: list[list[tuple[int, int, list[int]]]] = []
+    for each in sizes:
+        longer = [*pieces[-1], each] if pieces else []
+        fits = sum(len(rows) for *_, rows in longer) <= rows_at_once and (most is None or _padded(longer) <= most)
+        if longer and fits:
+            pieces[-1] = longer
+        else:
+            pieces.append([each])
+    return pieces
+
+
+def _padded(piece: Sequence[tuple[int, int, list[int]]]) -> int:
+    """Tokens of a piece whose prompts are padded to the longest of them, each read once; answers are grouped later."""
+    return len(piece) * max(prompt for prompt, *_ in piece) + sum(answer * len(rows) for _, answer, rows in piece)
+
+
+PASS_TOKENS = 128  # what one more pass costs, in tokens: below that padding is cheaper
+
+
+def length_groups(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in groups of similar length: the padding to each group's longest, and PASS_TOKENS a group, are least.
+
+    Longest first; rows of equal length in their order.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    ordered = torch.tensor([lengths[row] for row in order], dtype=torch.long)
+    # best[i]: of the first i rows; a group from j to i costs its rows times the length of its first.
+    best = torch.zeros(len(order) + 1, dtype=torch.long)
+    start = [0] * (len(order) + 1)
+    for stop in range(1, len(order) + 1):
+        costs = best[:stop] + (stop - torch.arange(stop)) * ordered[:stop]
+        start[stop] = int(costs.argmin())
+        best[stop] = costs[start[stop]] + PASS_TOKENS
+    groups: list[list[int]] = []
+    stop = len(order)
+    while stop > 0:
+        groups.insert(0, sorted(order[start[stop] : stop]))
+        stop = start[stop]
+    return groups

@@ -35,14 +35,14 @@ def _tile_stats(
 def logit_stats(
     logits: Float[Tensor, "tokens vocab"], ids: Int[Tensor, " tokens"]
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
-    """Log-probability of `ids` and entropy of each row, in fp32 nats, from logits of any dtype."""
+    """Log-probability of `ids` and entropy of each row, in fp32 nats, from logits of any dtype; not differentiable."""
     return _reduced(logits.float().log_softmax(-1), ids)
 
 
 def _reduced(everywhere: Float[Tensor, "tokens vocab"], ids: Int[Tensor, " tokens"]) -> tuple[Tensor, Tensor]:
     # log_softmax, not logits - logsumexp: a sure token's log-prob and entropy would be lost in the rounding of a large
     # normaliser. A logit of -inf has probability 0 and adds nothing to the entropy, but 0 * -inf would be NaN.
-    entropy = -(everywhere.exp() * everywhere.clamp(min=NO_WEIGHT)).sum(-1)
+    entropy = -everywhere.clamp(min=NO_WEIGHT).mul_(everywhere.exp()).sum(-1)
     return everywhere.gather(-1, ids[:, None])[:, 0], entropy
 
 

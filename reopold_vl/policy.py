@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import copy
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts
+from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts, length_groups
 from reopold_vl.feature_cache import FeatureCache
-from reopold_vl.logprobs import TokenStats, token_stats
+from reopold_vl.logprobs import token_stats
+from reopold_vl.prefix import answer_cache, attention_alone, prompt_cache
 from reopold_vl.types import Prompt
 from reopold_vl.vision import vision_trains
+
+Read = TypeVar("Read", bound=tuple[Tensor, ...])
+Reader = Callable[..., Read]
 
 
 class Policy(nn.Module):
     """A Hugging Face vision-language model as a distribution over response tokens.
 
     `forward(batch, keep)` returns log-probabilities and entropies, [B, T], of the response tokens where `keep` is
-    true and zeros elsewhere. The vision tower runs once per image of the batch, the decoder once per rollout, the
-    head on the kept tokens alone. Positions are always explicit: the model's own bookkeeping (`rope_deltas`) is
-    overwritten by every forward and would leak from one batch into the next.
+    true and zeros elsewhere. The vision tower runs once per image of the batch, the decoder once per prompt that has
+    several answers and once per answer, the head on the kept tokens alone. Positions are always explicit: the model's
+    own bookkeeping (`rope_deltas`) is overwritten by every forward and would leak from one batch into the next.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Policy(nn.Module):
         self.compute = compute
         self.feature_cache = feature_cache
         self.place: torch.device | None = None  # where it computes, if its weights rest elsewhere
+        self.in_step = False  # cut up over processes, which must all run the same parts in the same order
 
     @property
     def device(self) -> torch.device:
@@ -51,16 +57,19 @@ class Policy(nn.Module):
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16)
 
-    def forward(self, batch: TokenBatch, keep: Bool[Tensor, "batch time"]) -> TokenStats:
+    def forward(self, batch: TokenBatch, keep: Bool[Tensor, "batch time"], read: Reader[Read] = token_stats) -> Read:
+        """`read(states, head.weight, head.bias, ids)` makes a NamedTuple of [tokens] of kept states; here [B, T]."""
         hidden = self.response_states(batch)
         head = self.model.get_output_embeddings()
         with self.autocast():
-            stats = token_stats(hidden[keep], head.weight, head.bias, batch.response_ids[keep])
+            found = read(hidden[keep], head.weight, head.bias, batch.response_ids[keep])
         zeros = torch.zeros(keep.shape, dtype=torch.float32, device=keep.device)
-        return TokenStats(zeros.masked_scatter(keep, stats.logprobs), zeros.masked_scatter(keep, stats.entropy))
+        return type(found)(*(zeros.masked_scatter(keep, values) for values in found))
 
     def response_states(self, batch: TokenBatch) -> Float[Tensor, "batch time hidden"]:
         """The last hidden states that predict each response token."""
+        if self.shares_prompts(batch):
+            return self._states_behind_shared_prompts(batch)
         prompts, rows = batch.prompts, batch.rows
         features = self.encode_images(prompts)
         prompt_positions, next_position = self.positions(prompts)
@@ -78,6 +87,55 @@ class Policy(nn.Module):
         )
         # The state at the prompt's last token predicts the first response token.
         return hidden[:, prompts.ids.shape[1] - 1 :]
+
+    def shares_prompts(self, batch: TokenBatch) -> bool:
+        """Whether each prompt is read once for all its answers, rather than once for each."""
+        if self.in_step or len(batch.rows) <= len(batch.prompts.ids):
+            return False
+        # A gradient cannot flow through the states of linear attention.
+        return not torch.is_grad_enabled() or attention_alone(self.model.config.get_text_config())
+
+    def _states_behind_shared_prompts(self, batch: TokenBatch) -> Float[Tensor, "batch time hidden"]:
+        """`response_states` from one pass of the prompts and some of the answers, those of similar length together."""
+        prompts, rows, time = batch.prompts, batch.rows, batch.response_ids.shape[1]
+        prompt_hidden, cache, positions, next_position = self.read_prompts(prompts)
+        pieces: list[Tensor] = []
+        order: list[int] = []
+        for members in length_groups(batch.mask.sum(1).tolist()):
+            chosen = torch.tensor(members, device=rows.device)
+            length = int(batch.mask[chosen].sum(1).max())
+            own = rows[chosen]
+            states = [prompt_hidden[own, -1:]]
+            if length > 1:  # the last response token predicts nothing that is scored, so it is no input
+                ids, mask = batch.response_ids[chosen, : length - 1], batch.mask[chosen, : length - 1]
+                later = next_position[own] + torch.arange(length - 1, device=rows.device)
+                states.append(
+                    self.hidden_states(
+                        ids=ids,
+                        mask=torch.cat([prompts.mask[own], mask], 1),
+                        positions=like_positions(later, positions),
+                        cache=answer_cache(cache, own),
+                    )
+                )
+            pieces.append(nn.functional.pad(torch.cat(states, 1), (0, 0, 0, time - length)))
+            order += members
+        back = torch.tensor(order, device=rows.device).argsort()
+        return torch.cat(pieces)[back]
+
+    def read_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Any, Tensor, Tensor]:
+        """One pass of the prompts: hidden states, the cache that it filled, and `positions`."""
+        features = self.encode_images(prompts)
+        positions, next_position = self.positions(prompts)
+        cache = prompt_cache(self.model.config.get_text_config())
+        hidden = self.hidden_states(
+            ids=prompts.ids,
+            mask=prompts.mask,
+            positions=positions,
+            token_types=prompts.token_types,
+            features=select_rows(features, image_token_counts(prompts), list(range(len(prompts.ids)))),
+            cache=cache,
+        )
+        return hidden, cache, positions, next_position
 
     def encode_images(self, prompts: PromptBatch) -> Any | None:
         """The vision tower's output for all images of the batch, or None without images."""

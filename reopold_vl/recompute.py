@@ -29,7 +29,8 @@ def recompute_layers(model: nn.Module) -> int:
 
 
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Recomputing would extend a cache twice, and without a gradient there is nothing to recompute for."""
-    if not torch.is_grad_enabled() or kwargs.get("past_key_values") is not None:
+    """Recomputing would extend most caches twice, and without a gradient there is nothing to recompute for."""
+    cache = kwargs.get("past_key_values")
+    if not torch.is_grad_enabled() or (cache is not None and not getattr(cache, "repeatable", False)):
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)

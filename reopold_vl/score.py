@@ -10,7 +10,7 @@ from reopold_vl import distributed
 from reopold_vl.collate import pad_right, prompt_groups
 from reopold_vl.logprobs import TokenStats
 from reopold_vl.models import VisionLanguageModel
-from reopold_vl.sharding import collate_together
+from reopold_vl.sharding import collate_together, forget_passes
 from reopold_vl.spans import span_rewards
 from reopold_vl.types import Rollout, ScoredBatch, TeacherScores
 
@@ -30,6 +30,8 @@ def score_tokens(model: VisionLanguageModel, rollouts: Sequence[Rollout], *, row
         stats = model.policy(batch, batch.mask)
         logprobs += list(stats.logprobs[: len(piece)].cpu())
         entropy += list(stats.entropy[: len(piece)].cpu())
+    if model.filler is not None:
+        forget_passes(model.policy)
     # Pieces are padded to their own longest answer, the whole to the longest of all.
     return TokenStats(pad_right(logprobs, 0.0), pad_right(entropy, 0.0))
 

@@ -20,6 +20,7 @@ from reopold_vl import distributed
 from reopold_vl.collate import TokenBatch, collate_rollouts
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.policy import Policy
+from reopold_vl.sources import ModelError
 from reopold_vl.types import Rollout, VisualSample
 from reopold_vl.vision import vision_parameters
 
@@ -109,8 +110,10 @@ def shard(model: VisionLanguageModel, *, compute: torch.dtype, cpu_offload: bool
     """Cut `model` up over all processes in place (FSDP2): layer by layer, and what is left together. The filler.
 
     Matrix products are in `compute`; weights stay in their dtype and gradients are added up in float32. A forward pass
-    needs all processes at once from now on, outside `whole_weights`.
+    needs all processes at once from now on, outside `whole_weights`. Raises ModelError where torch is too old.
     """
+    if not hasattr(FSDPModule, "reset_iter_state"):
+        raise ModelError(f"torch {torch.__version__} is too old for distributed.strategy=fsdp: 2.13 is tested")
     filler, policy = make_filler(model), model.policy
     policy.place = policy.device
     device = policy.device.type
@@ -129,6 +132,7 @@ def shard(model: VisionLanguageModel, *, compute: torch.dtype, cpu_offload: bool
         if type(module).__name__ in layers:
             fully_shard(module, **settings)
     fully_shard(policy, **settings)
+    policy.in_step = True
     warm_up(policy, filler, pad_id=model.pad_id)
     return filler
 
@@ -147,6 +151,17 @@ def warm_up(policy: Policy, filler: Rollout, *, pad_id: int) -> None:
     """One pass through the whole of a cut-up model, which thereby learns that `policy` is its root."""
     batch = collate_rollouts([filler], pad_id=pad_id).to(policy.device)
     policy(batch, batch.mask)
+    forget_passes(policy)
+
+
+def forget_passes(policy: nn.Module) -> None:
+    """Cut the weights up again, and forget in which order passes without gradient went through the parts.
+
+    FSDP2 remembers each pass until a backward one, to fetch weights ahead in it: processes that decoded answers of
+    different lengths would fetch different ones, and wait for each other for ever.
+    """
+    assert isinstance(policy, FSDPModule)
+    policy.reset_iter_state()
 
 
 def parts_of(policy: nn.Module) -> list[FSDPModule]:
@@ -155,21 +170,21 @@ def parts_of(policy: nn.Module) -> list[FSDPModule]:
 
 
 @contextmanager
-def whole_weights(policy: nn.Module) -> Iterator[None]:
+def whole_weights(policy: Policy) -> Iterator[None]:
     """The section in which each process has all weights and may run the model by itself, without gradient."""
     if not isinstance(policy, FSDPModule):
         yield
         return
-    parts = parts_of(policy)
     policy.set_reshard_after_forward(False)
-    for part in parts:
+    for part in parts_of(policy):
         part.unshard()
+    policy.in_step = False
     try:
         yield
     finally:
+        policy.in_step = True
         policy.set_reshard_after_forward(True)
-        for part in parts:
-            part.reshard()
+        forget_passes(policy)
 
 
 def full_state(model: nn.Module) -> dict[str, Tensor] | None:

@@ -44,13 +44,20 @@ class Prompt:
     """One sample as the models see it: ids with every image placeholder expanded, and the image tensors.
 
     `ids` and `token_types` are [P] int64 (`token_types` is 1 on image placeholders); `vision` maps
-    `pixel_values` [patches, dim] and `image_grid_thw` [images, 3], and is empty for a text-only sample.
+    `pixel_values` [patches, dim] and `image_grid_thw` [images, 3], and is empty for a text-only sample. Where the
+    teacher has begun the answer, the last `begun` of the ids are its tokens, and a response goes on from there.
     """
 
     sample: VisualSample
     ids: Int[Tensor, " prompt"]
     token_types: Int[Tensor, " prompt"]
     vision: Mapping[str, Tensor] = field(default_factory=dict)
+    begun: int = 0
+
+    @property
+    def begun_ids(self) -> Int[Tensor, " begun"]:
+        """The tokens of the answer that were there before the response."""
+        return self.ids[len(self.ids) - self.begun :]
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,10 @@ class LossOutput:
 class Objective(Protocol):
     """A frozen dataclass that is also a pure function: sees the whole batch, never a gradient.
 
-    A class attribute `needs` (a frozenset) names the optional fields of ScoredBatch that it reads; none without it.
+    Class attributes say what it needs beyond that, where it does. `needs` (a frozenset) names the optional fields of
+    ScoredBatch that it reads, `blind` ("pixelated" or "removed") how the picture is degraded for the `blind_` ones, and
+    `sampler` ("student" or "teacher") who answers. A method `prefix_share(step)` is the share of its own answer that
+    the teacher writes before the student goes on.
     """
 
     def __call__(self, batch: ScoredBatch, *, step: int) -> TokenSignal: ...
@@ -150,7 +160,7 @@ class Divergence(Protocol):
 
     Called like an Objective it says which tokens are trained on. `token_loss` is then computed in the gradient pass,
     tile by tile, never for all tokens at once: `student` (with gradient) and `teacher` (without) are
-    log-probabilities over their common vocabulary, `advantages` what the signal gave for these tokens. Returns nats,
+    log-probabilities over their common vocabulary, finite in every entry, `advantages` what the signal gave for these tokens. Returns nats,
     to be minimised. It needs a local teacher of the student's vocabulary.
     """
 

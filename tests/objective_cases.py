@@ -25,7 +25,7 @@ from reopold_vl.types import ScoredBatch, TokenSignal
 T, F = True, False
 PAD = 7.5  # what stands outside the mask
 
-# Two answers to one prompt, the first one right. Rewards below log(0.3) / 0.7 = -1.720: two; below log(0.3 / 0.7): four.
+# Two answers to one prompt, the first one right. Two rewards are below log(0.3) / 0.7, four below log(0.3 / 0.7).
 REWARDS = torch.tensor([[0.4, -1.0, -2.0, PAD], [-0.6, -1.7, -3.0, 0.1]])
 ENTROPY = torch.tensor([[0.2, 1.5, 2.0, PAD], [0.9, 0.1, 1.9, 0.3]])
 DIVERGENCE = torch.tensor([[0.1, 0.5, 1.0, PAD], [0.2, 0.4, 0.8, 0.05]])

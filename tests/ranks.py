@@ -52,7 +52,7 @@ def running(
                     *(own or {}).get(rank, ()),
                     env=environment(rank, size, port),
                     file_limit=(limits or {}).get(rank),
-                    timeout=90,
+                    timeout=60,
                 )
             )
             for rank in range(size)

@@ -167,8 +167,11 @@ IMPORTERS = {
         "loop",
         "train",
         "out_of_memory",
+        "compare.study",
+        "compare.runner",
+        "compare.__main__",
     },
-    "presets": {"cli", "assemble", "check.__main__"},
+    "presets": {"cli", "assemble", "check.__main__", "compare.studies"},
 }
 # Slow or optional: imported inside the function that needs them.
 LAZY = {

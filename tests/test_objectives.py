@@ -1,5 +1,5 @@
-"""The tests that every token objective passes: by hand, NaN outside the mask, score function, micro-batches, empty mask,
-permuted rows, no side effects. The divergences have theirs in test_divergences.py."""
+"""What every token objective passes: an example by hand, NaN outside the mask, score function, micro-batches, an empty
+mask, permuted rows, no side effects. The divergences have theirs in test_divergences.py."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_worked_example(case: Case) -> None:
     signal = case.objective(batch, step=case.step)
     assert signal.mask.tolist() == case.mask
     wanted = [*case.advantages[0], *case.advantages[1]]
-    assert signal.advantages[MASK].tolist() == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    assert signal.advantages[MASK].tolist() == pytest.approx(wanted, rel=2e-5, abs=1e-6)
     assert float(loss_of(signal, batch.old_logprobs, batch.old_logprobs)) == pytest.approx(
         case.loss, rel=1e-5, abs=1e-6
     )

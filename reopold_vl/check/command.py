@@ -27,6 +27,7 @@ from reopold_vl.types import Prompt, Rollout, VisualSample
 
 ROWS = 32  # of the data that are encoded
 TRIED = 4  # of them that go through the models
+TIMED = 8  # of them that are answered to the end, and timed
 OF_STUDENT = ("turn end", "self-teacher", "engine", "student sees")  # said once, whatever the number of teachers
 
 
@@ -66,7 +67,7 @@ def check_run(config: TrainConfig, *, compare_teacher: str | None = None, quick:
     elif any(result.status == "fail" for result in results):
         results += [Result(name, "skip", "not tried: mend the red lines first") for name in ("answers end", "time")]
     else:
-        results += _sampled(config, student, teacher, few, splits)
+        results += _sampled(config, student, teacher, prompts[:TIMED], splits)
     return Report(title, tuple(results))
 
 

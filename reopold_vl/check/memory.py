@@ -9,13 +9,15 @@ from what autograd keeps of a pre-norm decoder layer with grouped-query attentio
 
     both norms     2 h bytes each of: 12 in fp32 (input, normed, scaled), 8 in bf16 (an fp32 copy among them),
                    10 under autocast
-    attention      q, k, v (k and v repeated to q's width), output and its copy: 5 q elements
+    attention      q, k, v (k and v repeated to q's width) and output: 4 q elements
     gated MLP      gate, its activation, up, and their product: 4 i elements
 
-(h hidden size, q query width, i intermediate size; the vision tower's blocks likewise, a patch a token.) With gradient
+(h hidden size, q query width, i intermediate size; the vision tower's blocks likewise, a patch a token.) A prompt is
+read once for its answers, each of which then holds 2 q elements for every token that it sees. With gradient
 checkpointing a layer keeps its input alone, and one layer at a time is whole. The cache holds 2 k elements a token and
-layer, k the key width; a tile of the head five fp32 copies of its logits. Against measured peaks each phase is right
-within a factor of 1.5 (`tests/test_memory_estimate.py`), where attention makes no [length, length] matrix.
+layer, k the key width; a tile of the head three fp32 copies of its logits, four without gradient. Against measured
+peaks each phase is right within a factor of 1.5 (`tests/test_memory_estimate.py`), where attention makes no
+[length, length] matrix.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from __future__ import annotations
 from reopold_vl.check.plan import FP32, Estimate, ModelSize, Plan
 from reopold_vl.logprobs import TILE_ELEMENTS, TILE_ROWS
 
-LOGIT_BYTES = 21  # of one logit while a tile is worked on: five fp32 copies and a mask
+LOGIT_BYTES, LOGIT_BYTES_SCORED = 12, 16  # of one logit while a tile is worked on, with gradient and without
 PATCH_BYTES = 4 * 3 * 2 * 14 * 14  # the pixels of one patch, in fp32, as Qwen's processors give them
 DRAW_BYTES = 32  # of one logit while a token is drawn: four fp32 copies, and two in fp64
 
@@ -83,7 +85,7 @@ def layer_bytes(
     """What autograd keeps of one layer for one token; fp32 adapters on half-precision weights keep fp32 inputs."""
     norm = norm_bytes(weight_bytes, compute_bytes)
     inputs = FP32 * (5 * hidden + query + intermediate) if adapted and weight_bytes == 2 else 0
-    return 2 * norm * hidden + compute_bytes * (5 * query + 4 * intermediate) + inputs
+    return 2 * norm * hidden + compute_bytes * (4 * query + 4 * intermediate) + inputs
 
 
 def kv_cache_bytes(model: ModelSize, *, rows: int, tokens: int, element_bytes: int) -> int:
@@ -111,11 +113,13 @@ def scoring_bytes(plan: Plan) -> int:
     """A forward pass of the teacher, if it is on this device."""
     if plan.teacher is None:
         return 0
-    model, element = plan.teacher, plan.teacher_compute_bytes
-    length = plan.prompt_tokens + plan.response_tokens
-    prompts = -(-plan.learn_rows // plan.n)
-    passing = _forward_bytes(model, prompts, plan.learn_rows * length, length, plan, plan.teacher_bytes, element)
-    tile = _tile_rows(model, plan.learn_rows * plan.response_tokens) * _logits_row(model, element)
+    model, element, rows = plan.teacher, plan.teacher_compute_bytes, plan.learn_rows
+    length, (prompts, read, seen) = plan.prompt_tokens + plan.response_tokens, _tokens(plan)
+    passing = _forward_bytes(model, prompts, read, length, plan, plan.teacher_bytes, element)
+    if seen:
+        cache = kv_cache_bytes(model, rows=prompts, tokens=plan.prompt_tokens, element_bytes=element)
+        passing += cache + 2 * seen * (model.query_width + model.key_width) * element
+    tile = _tile_rows(model, rows * plan.response_tokens) * _logits_row(model, LOGIT_BYTES_SCORED, element)
     casts = _cast_bytes(model, plan.teacher_bytes, element) // max(model.layers, 1)
     return max(passing, tile) + casts
 
@@ -123,23 +127,33 @@ def scoring_bytes(plan: Plan) -> int:
 def gradient_pass_bytes(plan: Plan) -> int:
     """What autograd keeps of one micro-batch, and the head's tile that is worked on at its end."""
     model, rows, element = plan.student, plan.learn_rows, plan.compute_bytes
-    length = plan.prompt_tokens + plan.response_tokens
+    length, (prompts, read, seen) = plan.prompt_tokens + plan.response_tokens, _tokens(plan)
     kinds = {"weight_bytes": plan.weight_bytes, "compute_bytes": element, "adapted": plan.adapters > 0}
     attention = model.heads * length * (FP32 + 2 * element) if plan.whole_attention else 0
     layer = layer_bytes(model.hidden, model.query_width, model.intermediate, **kinds) + attention
-    decoder = rows * length * layer
-    patches = int(-(-rows // plan.n) * plan.image_tokens * model.patches_per_token)
+    decoder = read * layer + 2 * seen * model.query_width * element
+    patches = int(prompts * plan.image_tokens * model.patches_per_token)
     tower = patches * _vision_layer_bytes(model, plan.weight_bytes, element)
-    tile = _tile_rows(model, rows * plan.response_tokens) * _logits_row(model, element)
-    mask = rows * length * length * (1 + element) + patches * PATCH_BYTES
-    final = 3 * rows * length * model.hidden * FP32
+    tile = _tile_rows(model, rows * plan.response_tokens) * _logits_row(model, LOGIT_BYTES, element)
+    mask = read * length * (1 + element) + patches * PATCH_BYTES
+    final = 3 * read * model.hidden * FP32
     if plan.checkpointing:  # one layer is whole, long after the head is done
-        kept = rows * length * model.hidden * plan.weight_bytes * model.layers
+        kept = read * model.hidden * plan.weight_bytes * model.layers
+        kept += prompts * plan.prompt_tokens * 2 * model.key_width * element * model.layers if seen else 0
         kept += 0 if plan.frozen_vision else patches * model.vision_hidden * plan.weight_bytes * model.vision_layers
         return kept + max(decoder, tower, tile) + mask + final
-    seen = tower if plan.frozen_vision else 0  # one block at a time, before the decoder begins
+    before = tower if plan.frozen_vision else 0  # one block at a time, before the decoder begins
     kept = decoder * model.layers + (0 if plan.frozen_vision else tower * model.vision_layers)
-    return max(seen, kept + tile + mask + final)
+    return max(before, kept + tile + mask + final)
+
+
+def _tokens(plan: Plan) -> tuple[int, int, int]:
+    """Prompts of one pass, the tokens that go through the layers, and those that answers see behind shared prompts."""
+    rows, length = plan.learn_rows, plan.prompt_tokens + plan.response_tokens
+    prompts = -(-rows // plan.n)
+    if prompts == rows or not plan.shared_prompts:
+        return prompts, rows * length, 0
+    return prompts, prompts * plan.prompt_tokens + rows * plan.response_tokens, rows * length
 
 
 def _forward_bytes(
@@ -147,7 +161,7 @@ def _forward_bytes(
 ) -> int:
     """A forward pass without gradient over `tokens` in rows of `length`: half a layer at a time, and the images."""
     attention = model.heads * length * (FP32 + compute_bytes) if plan.whole_attention else 0
-    layer = compute_bytes * max(5 * model.query_width, 4 * model.intermediate) + attention
+    layer = 4 * compute_bytes * max(model.query_width, model.intermediate) + attention
     layer += norm_bytes(weight_bytes, compute_bytes) * model.hidden
     patches = prompts * plan.image_tokens * model.patches_per_token
     tower = int(patches * _vision_layer_bytes(model, weight_bytes, compute_bytes))
@@ -165,6 +179,6 @@ def _tile_rows(model: ModelSize, tokens: int) -> int:
     return min(tokens, max(TILE_ROWS, TILE_ELEMENTS // model.vocabulary))
 
 
-def _logits_row(model: ModelSize, compute_bytes: int) -> int:
+def _logits_row(model: ModelSize, logit_bytes: int, compute_bytes: int) -> int:
     """Bytes of one token's logits while they are worked on; half precision adds a copy."""
-    return model.vocabulary * (LOGIT_BYTES + (compute_bytes if compute_bytes < FP32 else 0))
+    return model.vocabulary * (logit_bytes + (compute_bytes if compute_bytes < FP32 else 0))

@@ -26,7 +26,7 @@ class ExOPD:
     """l > 0."""
 
     def __post_init__(self) -> None:
-        if self.extrapolation <= 0:
+        if not self.extrapolation > 0:
             raise ValueError(f"objective.extrapolation (l) is {self.extrapolation}: allowed is above 0")
 
     def __call__(self, batch: ScoredBatch, *, step: int) -> TokenSignal:

@@ -25,7 +25,7 @@ class IWOPD:
     """g >= 0; 0 is reverse_kl."""
 
     def __post_init__(self) -> None:
-        if self.strength < 0:
+        if not self.strength >= 0:
             raise ValueError(f"objective.strength (g) is {self.strength}: allowed is 0 or more")
 
     def __call__(self, batch: ScoredBatch, *, step: int) -> TokenSignal:

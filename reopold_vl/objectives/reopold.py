@@ -19,7 +19,7 @@ FloorForm = Literal["bound", "odds"]
 
 @dataclass(frozen=True)
 class Reopold:
-    """REOPOLD: a clipped token reward and a two-phase token mask.
+    """REOPOLD: a clipped token reward and a two-phase token mask (arXiv 2603.11137).
 
     Maximise  J = (1 / sum M) sum_t rho_t A_t M_t,  rho_t = pi_theta / pi_old  (Eq. 4)
 

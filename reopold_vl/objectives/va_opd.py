@@ -98,7 +98,7 @@ def highest(
 def token_shares(
     high: Bool[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], weight: float
 ) -> Float[Tensor, "batch time"]:
-    """In each row `weight` spread evenly over `high`, the rest over its other tokens (all over `high` without others)."""
+    """1 in each row: `weight` spread over `high`, the rest over its other tokens; without others all over `high`."""
     low = mask & ~high
     many, few = low.sum(1, keepdim=True).float(), high.sum(1, keepdim=True).float()
     upper = (few > 0) * (weight + (1 - weight) * (many == 0)) / few.clamp(min=1)

@@ -25,7 +25,7 @@ class VerifierMix:
     """a >= 0; 0 is GRPO without its clip."""
 
     def __post_init__(self) -> None:
-        if self.teacher_weight < 0:
+        if not self.teacher_weight >= 0:
             raise ValueError(f"objective.teacher_weight (a) is {self.teacher_weight}: allowed is 0 or more")
 
     def __call__(self, batch: ScoredBatch, *, step: int) -> TokenSignal:

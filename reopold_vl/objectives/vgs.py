@@ -44,7 +44,7 @@ class VGS:
 
     def __post_init__(self) -> None:
         for name in ("gamma", "prior_weight"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"objective.{name} is {getattr(self, name)}: allowed is 0 or more")
         if not 0 <= self.quantile < 1:
             raise ValueError(f"objective.quantile is {self.quantile}: allowed is 0 <= quantile < 1")

@@ -58,8 +58,11 @@ class LocalTeacher:
 
     def score(self, rollouts: Sequence[Rollout]) -> TeacherScores:
         """See `Teacher.score`; raises ValueError for a sample that the teacher cannot encode."""
-        seen = rollouts if self.share_prompts else as_seen_by(self.model, rollouts)
-        return TeacherScores(score_tokens(self.model, seen, rows_at_once=self.rows_at_once).logprobs)
+        return TeacherScores(score_tokens(self.model, self.seen(rollouts), rows_at_once=self.rows_at_once).logprobs)
+
+    def seen(self, rollouts: Sequence[Rollout]) -> Sequence[Rollout]:
+        """The same answers to the prompts that the teacher is asked with."""
+        return rollouts if self.share_prompts else as_seen_by(self.model, rollouts)
 
     def answer(
         self, samples: Sequence[VisualSample], *, max_new_tokens: int, rows_at_once: int

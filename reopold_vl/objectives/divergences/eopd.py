@@ -32,7 +32,7 @@ class EOPD:
     """The teacher's tokens told apart in the forward term."""
 
     def __post_init__(self) -> None:
-        if self.threshold < 0:
+        if not self.threshold >= 0:
             raise ValueError(f"objective.threshold (tau) is {self.threshold}: allowed is 0 or more")
         if self.k < 1:
             raise ValueError(f"objective.k is {self.k}: allowed is 1 or more")

@@ -1,4 +1,4 @@
-"""What the divergences are made of; every function takes log-probabilities [tokens, vocabulary] and returns [tokens].
+"""What the divergences are made of; every function takes log-probabilities [tokens, vocabulary], none of them -inf.
 
 Torch is imported where it is needed, here and in the objectives, because `--help` reads their docstrings.
 """
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
 
 def kl(p: Float[Tensor, "tokens vocab"], q: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " tokens"]:
-    """KL(p || q) in nats; a token of probability 0 under p adds nothing, and has no gradient."""
-    nowhere = p == -inf  # filled before the subtraction: masked afterwards, -inf would still leave NaN in the gradient
-    return (p.exp() * (p.masked_fill(nowhere, 0.0) - q.masked_fill(nowhere, 0.0))).sum(-1)
+    """KL(p || q) in nats."""
+    return (p.exp() * (p - q)).sum(-1)
 
 
 def coarse_kl(p: Float[Tensor, "tokens vocab"], q: Float[Tensor, "tokens vocab"], k: int) -> Float[Tensor, " tokens"]:
@@ -42,7 +41,7 @@ def coarse(logprobs: Float[Tensor, "tokens vocab"], top: Int[Tensor, "tokens k"]
 
 def entropy(p: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " tokens"]:
     """In nats."""
-    return -(p.exp() * p.masked_fill(p == -inf, 0.0)).sum(-1)
+    return -(p.exp() * p).sum(-1)
 
 
 def pushed(

@@ -1,0 +1,1 @@
+"""One file a figure: `measure()` returns what it found. `benchmarks/run.py` runs them and prints the table."""

@@ -1,0 +1,76 @@
+"""What a figure is: a number of ours beside a peer's, the goal, and whether what was measured is also correct."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+NOT_INSTALLED = "not installed"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`goal` bounds `ratio` (ours / peer) or, where there is no peer to divide by, `ours`; `at_least` turns it around.
+
+    `peer` is None where the peer is not installed. `checks` are the correctness measures that go with the figure: a
+    name, what was found and what is allowed.
+    """
+
+    name: str
+    unit: str
+    ours: float
+    peer: float | None
+    peer_name: str
+    goal: float
+    of_ratio: bool = True
+    at_least: bool = False
+    checks: dict[str, tuple[float, float]] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.peer is None or not self.peer else self.ours / self.peer
+
+    @property
+    def correct(self) -> bool:
+        return all(found <= allowed for found, allowed in self.checks.values())
+
+    @property
+    def met(self) -> bool | None:
+        """None where there is nothing to compare with."""
+        value = self.ratio if self.of_ratio else self.ours
+        if value is None:
+            return None
+        return self.correct and (value >= self.goal if self.at_least else value <= self.goal)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "ratio": self.ratio, "correct": self.correct, "met": self.met}
+
+
+def table(figures: list[Figure]) -> str:
+    """Markdown, a row a figure."""
+    lines = ["| figure | ours | peer | ratio | goal | met | correct |", "|---|---:|---:|---:|---:|---|---|"]
+    for each in figures:
+        peer = NOT_INSTALLED if each.peer is None else f"{each.peer:.4g}"
+        ratio = "" if each.ratio is None else f"{each.ratio:.3g}"
+        sign = "≥" if each.at_least else "≤"
+        goal = f"{'ratio ' if each.of_ratio else ''}{sign} {each.goal:g}"
+        met = {True: "yes", False: "NO", None: "-"}[each.met]
+        checks = "; ".join(f"{name} {found:.1e} (≤ {allowed:.0e})" for name, (found, allowed) in each.checks.items())
+        lines.append(
+            f"| {each.name}, {each.unit} | {each.ours:.4g} | {peer} ({each.peer_name}) | {ratio} | {goal} | {met} | "
+            f"{checks or '-'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def cpu_seconds(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What `call` gives, and the CPU time of this process for it: other processes on the machine do not count."""
+    gc.collect()
+    start = time.process_time()
+    found = call()
+    return found, time.process_time() - start
