@@ -47,6 +47,7 @@ class Sight:
 
 def sight_of(arena: Arena, role: Role, rollout: Rollout) -> Sight:
     """Score the answer of the model in `role` again with less to see. Raises DemoError without a picture."""
+    from reopold_vl.degrade import without_images
     from reopold_vl.images import load_image
 
     sample = rollout.prompt.sample
@@ -55,7 +56,7 @@ def sight_of(arena: Arena, role: Role, rollout: Rollout) -> Sight:
     contender = arena[role]
     model = contender.model
     blurry = replace(sample, images=tuple(blur(load_image(image)) for image in sample.images))
-    blind = replace(sample, images=(), question=sample.question.replace("<image>", " "))
+    blind = without_images(sample)
     with arena.alone(contender.device):
         seen, blurred, removed = (
             finite(contender.score([replace(rollout, prompt=model.encoder(variant))])[0])

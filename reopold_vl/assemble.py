@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from reopold_vl import checkpoint, distributed, rundir
-from reopold_vl.assemble_models import checked_teacher, load_student, spread_student, spread_teacher
+from reopold_vl.assemble_models import checked_teacher, load_student, spread_student
 from reopold_vl.check import PairReport
 from reopold_vl.check.budget import budget, require_memory
 from reopold_vl.config import ConfigError, TrainConfig
@@ -26,7 +26,7 @@ from reopold_vl.progress import Progress
 from reopold_vl.rollout.build import require_engine
 from reopold_vl.runlog import check_trackers
 from reopold_vl.score import sampled_tokens, score_tokens
-from reopold_vl.sharding import Learner
+from reopold_vl.sharding import Learner, whole_weights
 from reopold_vl.shares import encode_share
 from reopold_vl.splits import Splits, embedded_splits, file_splits
 from reopold_vl.teachers import Teacher
@@ -90,8 +90,9 @@ def load(config: TrainConfig) -> Parts:
     require_memory(room)
     splits = load_splits(config)
     student = load_student(config)
-    teacher, pair = checked_teacher(config, student, splits.train)
-    learner, teacher = spread_student(config, student), spread_teacher(config, teacher)
+    learner = spread_student(config, student)
+    with whole_weights(student.policy):
+        teacher, pair = checked_teacher(config, student, splits.train)
     optim = config.optim
     optimizer = build_optimizer(
         student.policy,

@@ -11,10 +11,9 @@ import torch
 
 from reopold_vl.check import PairReport, check_pair
 from reopold_vl.config import ModelConfig, TrainConfig
-from reopold_vl.config.base import require
 from reopold_vl.config.teacher import is_url
 from reopold_vl.data import DataError
-from reopold_vl.models import VisionLanguageModel, load_model
+from reopold_vl.models import VisionLanguageModel, load_model, pick_device
 from reopold_vl.seeds import derive_seed
 from reopold_vl.sharding import Learner, shard, spread
 from reopold_vl.student import prepare_student
@@ -22,13 +21,16 @@ from reopold_vl.teachers import Teacher
 from reopold_vl.teachers.build import build_teacher, connect, with_shared_prompts
 from reopold_vl.teachers.local import LocalTeacher
 from reopold_vl.teachers.routed import parties
-from reopold_vl.teachers.spans import SpanTeacher, span_teacher
+from reopold_vl.teachers.spans import span_teacher
 from reopold_vl.types import Prompt, VisualSample
 
 
 def load_student(config: TrainConfig) -> VisionLanguageModel:
     own = config.student
-    student = load_one(config, own)
+    sharded = config.distributed.resolved() == "fsdp"
+    student = load_one(
+        config, replace(own, device="cpu") if sharded else own
+    )  # a device may have no room for all of it
     prepare_student(
         student,
         adapter=own.adapter,
@@ -44,19 +46,13 @@ def load_student(config: TrainConfig) -> VisionLanguageModel:
 def spread_student(config: TrainConfig, student: VisionLanguageModel) -> Learner:
     """The student over the processes that there are; its parameters are the final ones afterwards."""
     own = config.distributed
-    compute = getattr(torch, config.student.compute)
-    return spread(student, own.resolved(), cpu_offload=own.cpu_offload, compute=compute)
-
-
-def spread_teacher(config: TrainConfig, teacher: Teacher) -> Teacher:
-    """The teacher, cut up over the processes where that is asked for. Raises ConfigError for one that cannot be."""
-    if not config.distributed.shard_teacher:
-        return teacher
-    fits = isinstance(teacher, LocalTeacher | SpanTeacher)
-    require(fits, "distributed.shard_teacher", True, "False, or one single teacher in these processes")
-    assert isinstance(teacher, LocalTeacher | SpanTeacher)
-    filler = shard(teacher.model, compute=getattr(torch, config.teacher.compute))
-    return replace(teacher, model=replace(teacher.model, filler=filler))
+    return spread(
+        student,
+        own.resolved(),
+        device=pick_device(config.student.device),
+        cpu_offload=own.cpu_offload,
+        compute=getattr(torch, config.student.compute),
+    )
 
 
 def checked_teacher(
@@ -92,8 +88,13 @@ def open_teacher(config: TrainConfig, student: VisionLanguageModel, path: str) -
             served_model=wanted.served_model,
             **patience,
         )
-    model = load_one(config, replace(wanted, path=path, routes=()))
+    sharded = config.distributed.shard_teacher
+    place = "cpu" if sharded else wanted.device
+    model = load_one(config, replace(wanted, path=path, routes=(), device=place))
     model.policy.requires_grad_(False)
+    if sharded:
+        compute = getattr(torch, wanted.compute)
+        model = replace(model, filler=shard(model, device=pick_device(wanted.device), compute=compute))
     local = LocalTeacher(model, rows_at_once=config.optim.rows_at_once)
     return span_teacher(local, student) if wanted.align == "text" else local
 

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from reopold_vl import distributed
@@ -161,9 +162,11 @@ def load_checkpoint(
     try:
         record = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
         reader = HuggingFaceStorageReader(str(path))
+        found = reader.read_metadata().state_dict_metadata
         saved = {
             name: (torch.Size(entry.size), entry.properties.dtype)
-            for name, entry in reader.read_metadata().state_dict_metadata.items()
+            for name, entry in found.items()
+            if isinstance(entry, TensorStorageMetadata)
         }
         moments = empty_moments(optimizer, saved)
         targets = own_weights(model) | moments | own_averages(average)

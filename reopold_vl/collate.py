@@ -146,9 +146,9 @@ def _cut(
     """Neighbours together while they are at most `rows_at_once` rows and `most` tokens (a prompt alone may be more)."""
     pieces: list[list[tuple[int, int, list[int]]]] = []
     for each in sizes:
-        longer = [*pieces[-1], each] if pieces else []
+        longer = [*(pieces[-1] if pieces else []), each]
         fits = sum(len(rows) for *_, rows in longer) <= rows_at_once and (most is None or _padded(longer) <= most)
-        if longer and fits:
+        if pieces and fits:
             pieces[-1] = longer
         else:
             pieces.append([each])

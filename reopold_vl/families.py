@@ -110,12 +110,17 @@ def missing_processor(source: str) -> str | None:
     return None if found else NO_IMAGE_PROCESSOR
 
 
-def processor_fault(processor: Any) -> str | None:
-    """What a loaded processor lacks, or None where it is complete."""
+def processor_fault(processor: Any, config: Any) -> str | None:
+    """What a loaded processor lacks for the model of `config`, or None where it is complete."""
     if not hasattr(processor, "image_processor"):
         return NO_IMAGE_PROCESSOR
     if getattr(processor, "chat_template", None) is None:
         return "there is no chat template (chat_template.jinja or chat_template.json is missing)"
+    tokens, image = len(processor.tokenizer), config.image_token_id
+    if image >= tokens:
+        return (
+            f"the image token is id {image} and the tokenizer has {tokens} tokens: its files are missing or another's"
+        )
     return None
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from reopold_vl import distributed
@@ -21,7 +22,8 @@ CHUNK = 256  # samples whose image tensors are held at once
 
 def grade_rollout(model: VisionLanguageModel, rollout: Rollout) -> Graded:
     """Compare the final answer of one response with the sample's gold answer; a response without one is wrong."""
-    response = model.tokenizer.decode(rollout.response_ids, skip_special_tokens=True)
+    ids = torch.cat([rollout.prompt.begun_ids, rollout.response_ids])
+    response = model.tokenizer.decode(ids, skip_special_tokens=True)
     return grade_answer(rollout.prompt.sample, Answer(response, rollout.finish_reason))
 
 

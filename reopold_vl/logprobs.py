@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,10 @@ from torch.nn import functional as F
 TILE_ROWS = 128
 TILE_ELEMENTS = 1 << 25  # a small vocabulary takes more rows a tile: 2^25 fp32 logits are 128 MiB
 NO_WEIGHT = -1e4  # exp of it is 0 in fp32, and 0 times it is 0, which 0 times -inf would not be
+
+# What is made of hidden states: a NamedTuple of one vector [tokens] each (`token_stats` is one such reader).
+Read = TypeVar("Read", bound=tuple[Tensor, ...])
+Reader = Callable[..., Read]
 
 
 class TokenStats(NamedTuple):

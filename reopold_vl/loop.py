@@ -52,18 +52,19 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
             watch = Stopwatch()
             torch.manual_seed(derive_seed(config.seed, step, "torch"))
             samples = draw(parts.splits.train, config.prompts_per_step, seed=config.seed, step=step)
-            with watch("rollout"), whole_weights(student.policy):
-                keys, prompts = parts.encode(samples)  # of several processes each takes its share
-                rollouts = engine.generate(
-                    prompts,
-                    n=config.rollout.n,
-                    max_new_tokens=config.rollout.max_new_tokens,
-                    seed=derive_seed(config.seed, step, "rollout"),
-                    keys=keys,
-                )
-            with watch("score"), whole_weights(student.policy):
-                rows = config.optim.rows_at_once
-                batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows))
+            with whole_weights(student.policy):
+                with watch("rollout"):
+                    keys, prompts = parts.encode(samples)  # of several processes each takes its share
+                    rollouts = engine.generate(
+                        prompts,
+                        n=config.rollout.n,
+                        max_new_tokens=config.rollout.max_new_tokens,
+                        seed=derive_seed(config.seed, step, "rollout"),
+                        keys=keys,
+                    )
+                with watch("score"):
+                    rows = config.optim.rows_at_once
+                    batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows))
             rollouts, batch, owners = gather(samples, keys, rollouts, batch)  # all shares, in the prompts' order
             signal = config.objective(batch, step=step)  # the whole algorithm
             with watch("update"):

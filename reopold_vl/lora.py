@@ -183,6 +183,21 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def base_alone(model: nn.Module) -> Iterator[None]:
+    """The section in which the model computes without its adapter: for passes without gradient."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
 def _refuse_head(model: Any) -> None:
     if hasattr(model.get_output_embeddings(), "lora_A"):
         raise AdapterError("the adapter changes the output head: merge it into its base first (reopold_vl.merge)")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
+
+# isort: split
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,13 +12,10 @@ from torch import Tensor, nn
 
 from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts, length_groups
 from reopold_vl.feature_cache import FeatureCache
-from reopold_vl.logprobs import token_stats
+from reopold_vl.logprobs import Read, Reader, token_stats
 from reopold_vl.prefix import answer_cache, attention_alone, prompt_cache
 from reopold_vl.types import Prompt
 from reopold_vl.vision import vision_trains
-
-Read = TypeVar("Read", bound=tuple[Tensor, ...])
-Reader = Callable[..., Read]
 
 
 class Policy(nn.Module):

@@ -20,6 +20,9 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 
+ROOM = 64  # tokens that a decoding cache is made longer by
+
+
 class RepeatableCache(Cache):
     """A cache that a layer can be run on again with the same result."""
 
@@ -49,6 +52,46 @@ class _AnswerLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         keys, values = (each.index_select(0, self.rows) for each in (self.prompts.keys, self.prompts.values))
         return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
+
+
+class _RoomyLayer(DynamicLayer):
+    """Grows in place: transformers' own copies all keys and values for every token."""
+
+    held = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values, self.held = key_states, value_states, key_states.shape[-2]
+            return key_states, value_states
+        stop = self.held + key_states.shape[-2]
+        if stop > self.keys.shape[-2]:
+            self.keys, self.values = (_longer(each, stop + ROOM) for each in (self.keys, self.values))
+        self.keys[:, :, self.held : stop] = key_states
+        self.values[:, :, self.held : stop] = value_states
+        self.held = stop
+        return self.keys[:, :, :stop], self.values[:, :, :stop]
+
+    def get_seq_length(self) -> int:
+        return self.held
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.keys, self.values = (
+            each[:, :, : self.held].index_select(0, beam_idx) for each in (self.keys, self.values)
+        )
+
+
+def _longer(tensor: Tensor, length: int) -> Tensor:
+    made = tensor.new_empty(*tensor.shape[:2], length, tensor.shape[-1])
+    made[:, :, : tensor.shape[-2]] = tensor
+    return made
+
+
+def decoding_cache(config: Any) -> DynamicCache:
+    """For sampling token by token, without gradient; `config` is the language model's."""
+    made = DynamicCache(config=config)
+    made.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in made.layers]
+    return made
 
 
 def attention_alone(config: Any) -> bool:

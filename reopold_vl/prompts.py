@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from PIL.Image import Image, Resampling
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
@@ -15,6 +16,11 @@ from reopold_vl.images import fit_image, load_image
 from reopold_vl.types import IMAGE_MARKER, Prompt, VisualSample
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")  # the rest is of the images
+
+
+# What a chat template raises, which is a program of the model's directory: jinja's own errors, and those of the
+# expressions in it. None of the first is a ValueError.
+TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 
 class PromptError(ValueError):
@@ -62,9 +68,11 @@ class PromptEncoder:
         special = self.special_token_in(sample)
         if special is not None:
             raise PromptError(f"sample {sample.id}: the question contains the special token {special!r}")
-        return self.processor.apply_chat_template(
-            messages(sample, self.instruction), tokenize=False, add_generation_prompt=True
-        )
+        chat = messages(sample, self.instruction)
+        try:
+            return render_chat(self.processor, chat, add_generation_prompt=True)
+        except PromptError as error:
+            raise PromptError(f"sample {sample.id}: {error}") from None
 
     def expand(self, sample: VisualSample, text: str, images: Sequence[Image]) -> Prompt:
         """The prompt of a rendered text and fitted pictures: each placeholder becomes its picture's tokens."""
@@ -113,6 +121,15 @@ def shrink_image(image: Image, max_pixels: int) -> Image:
         return image
     width, height = (max(1, math.floor(side * scale)) for side in image.size)
     return image.resize((width, height), Resampling.BICUBIC)
+
+
+def render_chat(processor: Any, chat: list[dict[str, Any]], *, add_generation_prompt: bool = False) -> str:
+    """The text that the processor's chat template makes of a conversation; raises PromptError where it cannot."""
+    try:
+        return processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except TEMPLATE_ERRORS as error:
+        reason = " ".join(str(error).split())[:200] or "no reason given"
+        raise PromptError(f"the chat template cannot render it ({type(error).__name__}: {reason})") from error
 
 
 def messages(sample: VisualSample, instruction: str = "") -> list[dict[str, Any]]:

@@ -87,14 +87,17 @@ def collate_together(rollouts: Sequence[Rollout], filler: Rollout | None, *, pad
 
 
 def spread(
-    model: VisionLanguageModel, strategy: str, *, cpu_offload: bool, compute: torch.dtype = torch.float32
+    model: VisionLanguageModel, strategy: str, *, device: torch.device, cpu_offload: bool, compute: torch.dtype
 ) -> Learner:
-    """The student as a learner over all processes: `strategy` is none, ddp or fsdp. The optimizer is built after it."""
+    """The student as a learner over all processes: `strategy` is none, ddp or fsdp. The optimizer is built after it.
+
+    With fsdp the model may lie on the CPU: `device` is where it computes.
+    """
     policy = model.policy
     if strategy == "none":
         return alone(policy)
     if strategy == "fsdp":
-        return Learner(policy, policy, shard(model, compute=compute, cpu_offload=cpu_offload))
+        return Learner(policy, policy, shard(model, device=device, compute=compute, cpu_offload=cpu_offload))
     filler = make_filler(model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
@@ -106,26 +109,30 @@ def spread(
     return Learner(policy, wrapped, filler)
 
 
-def shard(model: VisionLanguageModel, *, compute: torch.dtype, cpu_offload: bool = False) -> Rollout:
-    """Cut `model` up over all processes in place (FSDP2): layer by layer, and what is left together. The filler.
+def shard(
+    model: VisionLanguageModel, *, device: torch.device, compute: torch.dtype, cpu_offload: bool = False
+) -> Rollout:
+    """Cut `model` up over the `device`s of all processes in place (FSDP2), layer by layer and what is left together.
 
-    Matrix products are in `compute`; weights stay in their dtype and gradients are added up in float32. A forward pass
-    needs all processes at once from now on, outside `whole_weights`. Raises ModelError where torch is too old.
+    It may lie on the CPU, and comes to the device piece by piece. Returns the filler.
+
+    Matrix products are in `compute` where that is lower than the weights' dtype; weights stay in theirs, and gradients
+    are added up in float32. A forward pass needs all processes at once from now on, outside `whole_weights`. Raises
+    ModelError where torch is too old.
     """
     if not hasattr(FSDPModule, "reset_iter_state"):
         raise ModelError(f"torch {torch.__version__} is too old for distributed.strategy=fsdp: 2.13 is tested")
     filler, policy = make_filler(model), model.policy
-    policy.place = policy.device
-    device = policy.device.type
-    mesh = init_device_mesh(device, (distributed.size(),))
-    kind = next(policy.parameters()).dtype
+    policy.place = device
+    mesh = init_device_mesh(device.type, (distributed.size(),))
+    lower = policy.precision == compute != policy.model.dtype
     settings: dict[str, Any] = {
         "mesh": mesh,
         "reshard_after_forward": True,  # the root as well, which otherwise waits for a backward pass
         "mp_policy": MixedPrecisionPolicy(
-            param_dtype=None if compute == kind else compute, reduce_dtype=torch.float32, cast_forward_inputs=False
+            param_dtype=compute if lower else None, reduce_dtype=torch.float32, cast_forward_inputs=False
         ),
-        "offload_policy": CPUOffloadPolicy(pin_memory=device == "cuda") if cpu_offload else OffloadPolicy(),
+        "offload_policy": CPUOffloadPolicy(pin_memory=device.type == "cuda") if cpu_offload else OffloadPolicy(),
     }
     layers = set(policy.model._no_split_modules or ())
     for module in list(policy.modules()):
@@ -197,4 +204,4 @@ def full_state(model: nn.Module) -> dict[str, Tensor] | None:
     found = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tied = every - {name for name, _ in model.named_parameters()}
-    return {name: tensor for name, tensor in found.items() if name not in tied}
+    return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor) and name not in tied}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image co
 
 # isort: split
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
@@ -42,19 +46,52 @@ def read(files: Files, *, dtype: str, attention: str = "sdpa", trust_remote_code
         if (missing := missing_processor(files.processor)) is not None:
             raise ModelError(f"{files.path}: {missing}")
         processor = AutoProcessor.from_pretrained(files.processor, trust_remote_code=trust_remote_code)
-        if (fault := processor_fault(processor)) is not None:
+        if (fault := processor_fault(processor, config)) is not None:
             raise ModelError(f"{files.path}: {fault}")
-        model = AutoModelForImageTextToText.from_pretrained(
-            files.weights,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attention,
-            trust_remote_code=trust_remote_code,
-        )
-    except ModelError:
+        with _quiet_transformers():
+            model, found = AutoModelForImageTextToText.from_pretrained(
+                files.weights,
+                dtype=getattr(torch, dtype),
+                attn_implementation=attention,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, in one line
+            )
+    except (ModelError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise ModelError(f"{files.path}: cannot be loaded as a vision-language model: {first_line(error)}") from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        line = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(f"{files.path}: cannot be loaded as a vision-language model: {line}") from error
+    if (fault := _weights_fault(found)) is not None:
+        raise ModelError(f"{files.path}: {fault}")
+    if found["unexpected_keys"]:
+        some = ", ".join(sorted(found["unexpected_keys"])[:3])
+        note = f"note: {files.path}: {len(found['unexpected_keys'])} weights have no place in the model: {some}"
+        print(note, file=sys.stderr)
     return config, processor, model
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """transformers prints a table of what does not fit; it is told in one line instead."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _weights_fault(found: Mapping[str, Any]) -> str | None:
+    """What the files lack of the model's weights: transformers would draw it at random, and a run would look sound."""
+    if found["mismatched_keys"]:
+        name, theirs, ours = min(found["mismatched_keys"])
+        return f"{name} is {tuple(theirs)} in the weights and {tuple(ours)} by config.json: they belong to two models"
+    missing = sorted(found["missing_keys"])
+    if missing:
+        names = "weight is" if len(missing) == 1 else "weights are"
+        return f"{len(missing)} {names} missing from its files: {', '.join(missing[:3])}"
+    return None
 
 
 def resolve(path: str) -> str:

@@ -159,8 +159,8 @@ class Divergence(Protocol):
     """The second contract: an objective whose loss takes both models' whole distributions, not one advantage a token.
 
     Called like an Objective it says which tokens are trained on. `token_loss` is then computed in the gradient pass,
-    tile by tile, never for all tokens at once: `student` (with gradient) and `teacher` (without) are
-    log-probabilities over their common vocabulary, finite in every entry, `advantages` what the signal gave for these tokens. Returns nats,
+    tile by tile, never for all tokens at once: `student` (with gradient) and `teacher` (without) are finite
+    log-probabilities over their common vocabulary, `advantages` what the signal gave for these tokens. Returns nats,
     to be minimised. It needs a local teacher of the student's vocabulary.
     """
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cli_help import SMALL, read_lines, refused, run_fresh, small_pair, small_rows, warm
+from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
 
@@ -74,6 +75,48 @@ def test_weights_are_missing(refusal, tmp_path: Path) -> None:
     assert str(directory) in refusal("--student.path", directory)
 
 
+def test_a_weight_that_is_missing_is_not_drawn_at_random(refusal, tmp_path: Path) -> None:
+    file = save_tiny(tmp_path / "gap", "qwen2_5_vl", seed=1) / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "layers.1.mlp" in name)
+    save_file({other: weight for other, weight in weights.items() if other != name}, file, metadata={"format": "pt"})
+    message = refusal("--teacher.path", file.parent)
+    assert "1 weight is missing from its files" in message and str(file.parent) in message
+    assert message.rstrip().endswith(name.removeprefix("model."))
+
+
+def test_weights_of_other_sizes_than_the_configuration_says(refusal, tmp_path: Path) -> None:
+    directory = save_tiny(tmp_path / "sizes", "qwen2_5_vl", seed=1)
+    config = json.loads((directory / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 128
+    (directory / "config.json").write_text(json.dumps(config))
+    message = refusal("--student.path", directory)
+    assert "mlp.down_proj.weight is (32, 64) in the weights and (32, 128) by config.json" in message
+
+
+def test_a_setting_of_the_wrong_type(refusal, tmp_path: Path) -> None:
+    directory = save_tiny(tmp_path / "wrong", "qwen2_5_vl", seed=1)
+    config = json.loads((directory / "config.json").read_text())
+    config["text_config"]["hidden_size"] = "large"
+    (directory / "config.json").write_text(json.dumps(config))
+    assert "hidden_size" in refusal("--student.path", directory)
+
+
+def test_the_tokenizer_is_missing(refusal, tmp_path: Path) -> None:
+    directory = save_tiny(tmp_path / "wordless", "qwen2_5_vl", seed=1)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (directory / name).unlink()
+    assert "its files are missing or another's" in refusal("--student.path", directory)
+
+
+@pytest.mark.parametrize("template", ["{% for m in messages %}", "{{ messages[0].content.a.b }}", "{{ 1 / 0 }}"])
+def test_a_chat_template_that_cannot_be_rendered(template: str, refusal, tmp_path: Path) -> None:
+    directory = save_tiny(tmp_path / "broken", "qwen2_5_vl", seed=1)
+    (directory / "chat_template.jinja").write_text(template)
+    assert "the chat template cannot render it" in refusal("--student.path", directory)
+    assert "the chat template cannot render it" in refusal("--teacher.path", directory)
+
+
 def test_weights_are_damaged(refusal, tmp_path: Path) -> None:
     directory = save_tiny(tmp_path / "damaged", "qwen2_5_vl", seed=1)
     content = (directory / "model.safetensors").read_bytes()
@@ -112,7 +155,7 @@ def test_a_hub_id_that_is_not_at_hand(refusal) -> None:
 def test_teacher_of_another_tokenizer(refusal, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "other", "qwen2_5_vl", seed=3, texts=("entirely different words, zebra zebra zebra",))
     message = refusal("--teacher.path", other)
-    assert "tokenizers differ: id " in message and str(other) in message
+    assert "tokenizers differ: id " in message and "--teacher.align text" in message
 
 
 def test_teacher_of_another_chat_template(refusal, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_good_pair_passes_and_is_measured(vlm: VisionLanguageModel, make: Make
     teacher = make()
     report = check_pair(vlm, teacher, mixed_samples())
     assert report.shared_prompts
-    assert [result.status for result in report.results] == ["ok"] * 9
+    assert [result.status for result in report.results] == ["ok"] * 10
     assert effect(report, "self-teacher") < 1e-5 and effect(report, "engine") < 1e-5
     assert effect(report, "student sees") > 1e-3 and effect(report, "teacher sees") > 1e-3
     assert_scores_are_plain(teacher, answers(vlm))

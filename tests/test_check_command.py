@@ -137,7 +137,8 @@ def test_another_tokenizer(directories: dict[str, Path], tmp_path: Path) -> None
 TEMPLATES = {
     "no image": ("", "prompts", "none of 32 rows can be encoded"),
     "no question": ("<|vision_start|><|image_pad|><|vision_end|>", "chat template", "leaves out the question"),
-    "not a template": ("{% for message in %}", "chat template", "cannot be encoded"),
+    "not a template": ("{% for message in %}", "prompts", "the chat template cannot render it"),
+    "a faulty expression": ("{{ 1 / 0 }}", "prompts", "the chat template cannot render it"),
 }
 
 

@@ -114,7 +114,7 @@ def test_micro_batches_do_not_change_the_update(
     whole, _, _ = run(vlm, rollouts, scored, signal)
     cut, result, _ = run(vlm, rollouts, scored, signal, rows_at_once=rows_at_once)
     assert distance(whole, vlm.policy) > 1e-3
-    assert distance(whole, cut) < 1e-6
+    assert distance(whole, cut) < 1e-5 * distance(whole, vlm.policy)
     assert len(result.losses) == 1
 
 

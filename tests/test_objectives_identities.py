@@ -19,7 +19,7 @@ from reopold_vl.objectives.divergences.topk_reverse_kl import TopKReverseKL
 from reopold_vl.objectives.divergences.tropd import TrOPD
 from reopold_vl.objectives.grpo import GRPO
 from reopold_vl.objectives.sft import SFT
-from reopold_vl.objectives.va_opd import VAOPD
+from reopold_vl.objectives.va_opd import VAOPD, answer_shares, token_shares
 from reopold_vl.objectives.verifier import VerifierMix
 from reopold_vl.objectives.vopd import VOPD
 from reopold_vl.types import ScoredBatch
@@ -70,6 +70,27 @@ def test_va_opd_of_answers_that_need_the_picture_alike_weighs_them_by_their_leng
     signal = VAOPD(share=0.5)(batch, step=0)
     torch.testing.assert_close(signal.advantages, batch.rewards)
     assert signal.metrics == {"va_opd/advantage": 0.0, "va_opd/high_share": 0.0}
+
+
+def test_va_opd_weighs_answers_by_their_z_scores_and_counts_no_negative_advantage() -> None:
+    groups = torch.tensor([7, 3, 7, 7])  # 0, 1, 5: mean 2, deviation 2.1602; and one answer by itself
+    shares = answer_shares(torch.tensor([0.0, 9.0, 1.0, 5.0]), groups, 1.0)
+    assert shares.tolist() == pytest.approx([0.0786840, 1.0, 0.1250046, 0.7963114], abs=1e-5)
+    sharp = answer_shares(torch.tensor([0.0, 9.0, 1.0, 5.0]), groups, 1e-4)
+    assert sharp.tolist() == pytest.approx([0, 1, 0, 1])
+    metrics = VAOPD()(example(), step=0).metrics
+    assert metrics == {
+        "va_opd/advantage": pytest.approx(2.6 / 7),
+        "va_opd/high_share": pytest.approx(2.0 / 2.6),
+    }
+
+
+def test_va_opd_gives_an_answer_its_whole_weight_whatever_its_length() -> None:
+    mask = torch.tensor([[True, False, False], [True, True, True], [False, False, False]])
+    high = torch.tensor([[True, False, False], [False, True, False], [False, False, False]])
+    assert token_shares(high, mask, 0.6).tolist() == [
+        pytest.approx(row) for row in ([1, 0, 0], [0.2, 0.6, 0.2], [0, 0, 0])
+    ]
 
 
 def enumerated() -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -192,7 +192,7 @@ def test_recomputed_layers_give_the_same_gradients_and_rollouts(
     layer = model.policy.model.base_model.language_model.layers[0].self_attn
     with calls(layer) as seen:
         ours = gradients(model, prompts)
-    assert seen == [2]  # once more in the backward pass
+    assert seen == [4]  # prompts and answers, each once more in the backward pass
     theirs = gradients(kept, prompts)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     answers = [each.engine(rows_at_once=16).generate(prompts, n=2, max_new_tokens=5, seed=0) for each in (kept, model)]

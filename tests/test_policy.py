@@ -251,18 +251,37 @@ def test_rewards_touch_response_tokens_only(
     advantages = torch.ones_like(logprobs)
     policy_gradient_loss(logprobs, logprobs.detach(), advantages, batch.mask, denominator=1).loss.backward()
     vlm.policy.zero_grad(set_to_none=True)
+    # One pass of the prompts, whose last state predicts the first token; one of the answers without their last token.
+    of_prompts, of_answers = (hidden.grad for hidden in seen)
+    assert of_prompts is not None and of_answers is not None
+    pushed = of_prompts.abs().sum(-1) > 0  # [prompts, their positions]
+    assert pushed[:, -1].all() and not pushed[:, :-1].any()
+    placeholders = batch.prompts.token_types == 1
+    assert placeholders.any() and not (pushed & placeholders).any()
+    assert torch.equal(of_answers.abs().sum(-1) > 0, batch.mask[:, 1:])
+
+
+def test_one_answer_a_prompt_is_pushed_at_its_own_positions_alone(
+    vlm: VisionLanguageModel, rollouts: list[Rollout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above where prompts are not shared and each row is a prompt with its answer."""
+    single = collate_rollouts(rollouts[:4], pad_id=vlm.pad_id)
+    seen: list[Tensor] = []
+    plain = Policy.hidden_states
+
+    def spy(self: Policy, **inputs: Any) -> Tensor:
+        seen.append(plain(self, **inputs))
+        seen[-1].retain_grad()
+        return seen[-1]
+
+    monkeypatch.setattr(Policy, "hidden_states", spy)
+    vlm.policy(single, single.mask).logprobs.sum().backward()
+    vlm.policy.zero_grad(set_to_none=True)
     (hidden,) = seen
     assert hidden.grad is not None
-    pushed = hidden.grad.abs().sum(-1) > 0  # [rollouts, prompt and response positions]
-    prompt_length = batch.prompts.ids.shape[1]
-    expected = torch.zeros_like(pushed)
-    expected[:, prompt_length - 1 :] = batch.mask
-    assert torch.equal(pushed, expected)
-    # Spelled out: no state before the prompt's last predicts anything that is pushed; images are among them.
-    assert not pushed[:, : prompt_length - 1].any()
-    placeholders = torch.zeros_like(pushed)
-    placeholders[:, :prompt_length] = batch.prompts.token_types[batch.rows] == 1
-    assert placeholders.any() and not (pushed & placeholders).any()
+    expected = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+    expected[:, single.prompts.ids.shape[1] - 1 :] = single.mask
+    assert torch.equal(hidden.grad.abs().sum(-1) > 0, expected)
 
 
 @torch.no_grad()

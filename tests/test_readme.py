@@ -129,7 +129,8 @@ def test_commands_in_the_text_exist(paper: Path) -> None:
 def test_flags_in_the_text_exist(paper: Path) -> None:
     """`--data.test-path` and the like: settings of one of the commands."""
     known = {"--help", "--config", "--resume", "--objective", "--data", "--max-pixels", "--json", "--rows"}
-    known |= {"--quick", "--compare-teacher"}
+    known |= {"--quick", "--compare-teacher", "--base"}  # of check and merge
+    known |= {"--enable-scale-out", "--api-key", "--mm-processor-kwargs", "--max-model-len"}  # of vLLM
     for config in CONFIGS:
         names = [field.name.replace("_", "-") for field in dataclasses.fields(config)]
         known |= {f"--{name}" for name in names} | {f"--no-{name}" for name in names}

@@ -30,7 +30,7 @@ from reopold_vl.vision import freeze_vision
 from reopold_vl.zoo.architecture import build_processor, build_tokenizer, token_id
 
 MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
-SIZE = Size(192, 512, 4, 6, 2, 2048, True, (4, 6, 6), 96, 256, 4, 4, (3,), 0)
+SIZE = Size(256, 704, 6, 4, 2, 2048, True, (8, 12, 12), 96, 256, 4, 4, (3,), 0)
 TEXT = "How many stars are there, and what is the sum of the digits in the largest row?"
 NEVER = (-1,)  # an end token that is not drawn: all answers have the same length
 LEARNING_RATE = 1e-4
@@ -53,7 +53,7 @@ def build(seed: int = 0, *, frozen: bool = False, cache_mb: int = 0, size: Size 
     with torch.no_grad():  # larger than a fresh model's weights, so that distributions are far from uniform
         for weight in module.parameters():
             if weight.ndim > 1:
-                weight.normal_(0.0, 0.1, generator=generator)
+                weight.normal_(0.0, 0.06, generator=generator)
     freeze_vision(module, tower=frozen, projector=frozen)
     cache = FeatureCache(cache_mb) if cache_mb else None
     return VisionLanguageModel(f"random/{seed}", Policy(module, feature_cache=cache), processor, encoder)

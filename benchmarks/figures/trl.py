@@ -102,7 +102,7 @@ def _settings(model: VisionLanguageModel, rows: int, response: int, *, steps: in
         "lr_scheduler_type": "constant",
         "temperature": 1.0,
         # As in our engine: no placeholder, nothing past the tokenizer's last id, and no end before the longest answer.
-        "generation_kwargs": {"suppress_tokens": sorted({*model.banned_ids, *model.eos_ids})},
+        "generation_kwargs": {"suppress_tokens": sorted({*model.banned_ids, *model.eos_ids, model.pad_id})},
         "use_cpu": True,
         "bf16": False,
         "gradient_checkpointing": False,

@@ -13,7 +13,7 @@ from reopold_vl.assemble_models import first_usable, load_one, load_student, ope
 from reopold_vl.check import scoring, timing
 from reopold_vl.check.answers import answers_end, prompts_fit
 from reopold_vl.check.budget import budget
-from reopold_vl.check.pair import TOKENS, examine_pair, template_errors, unencodable
+from reopold_vl.check.pair import TOKENS, examine_pair
 from reopold_vl.check.result import Report, Result
 from reopold_vl.config import TrainConfig
 from reopold_vl.config.teacher import is_url
@@ -50,14 +50,11 @@ def check_run(config: TrainConfig, *, compare_teacher: str | None = None, quick:
         torch.set_num_threads(config.threads)
     splits, student = load_splits(config), load_student(config)
     tried = splits.train[:ROWS]
-    try:
-        prompts, reasons = student.encoder.encode_all(tried)
-    except template_errors() as error:
-        return Report(title, (unencodable(error), *memory, Result("all others", "skip", "no prompt can be made")))
+    prompts, reasons = student.encoder.encode_all(tried)
     lengths = [len(prompt.ids) for prompt in prompts]
     fit = prompts_fit(lengths, reasons, max_prompt_tokens=config.rollout.max_prompt_tokens)
     if not prompts:
-        return Report(title, (fit, *memory))
+        return Report(title, (fit, *memory, Result("all others", "skip", "no prompt can be made")))
     teacher, pairs = examined_teacher(config, student, splits.train)
     few = prompts[:TRIED]
     results = [fit, *pairs, *_server(config, student, teacher, few, compare_teacher)]

@@ -13,13 +13,14 @@ from reopold_vl.check import pixels, scoring, tokens
 from reopold_vl.check.result import Result
 from reopold_vl.images import load_image
 from reopold_vl.models import ModelError, VisionLanguageModel
-from reopold_vl.prompts import PromptEncoder, messages
+from reopold_vl.prompts import PromptEncoder, PromptError, messages, render_chat
 from reopold_vl.score import engine_gaps, score_tokens
 from reopold_vl.teachers import SampleView, Teacher
 from reopold_vl.teachers.local import LocalTeacher, view_of
 from reopold_vl.types import Prompt, Rollout, VisualSample
 
 TOKENS = 8  # of each answer that is scored: enough to see a difference, few enough to be quick
+BLIND = VisualSample("head", "How many are there?")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def examine_pair(
     try:
         ours = [view_of(student.encoder, sample) for sample in samples]
         theirs = _views(teacher, samples)
-    except (ValueError, KeyError, TypeError, *template_errors()) as error:
+    except ValueError as error:
         return PairReport((*results, unencodable(error), *_skipped("no prompt can be made")), shared_prompts=False)
     results += prompt_results(student, teacher, samples, ours, theirs, by_text=by_text)
     failed = [result for result in results if result.status == "fail"]
@@ -74,7 +75,8 @@ def examine_pair(
     prompts = [student.encoder(sample) for sample in samples]
     rollouts = student.engine(rows_at_once=len(prompts)).generate(prompts, n=1, max_new_tokens=TOKENS, seed=0)
     shared = not by_text and all(teacher.same_prompt(prompt) for prompt in prompts)
-    results += score_results(student, rollouts) + sight_results(student, teacher, rollouts)
+    results += [*score_results(student, rollouts), head_result(student, teacher)]
+    results += sight_results(student, teacher, rollouts)
     return PairReport(tuple(results), shared)
 
 
@@ -138,6 +140,18 @@ def score_results(student: VisionLanguageModel, rollouts: Sequence[Rollout]) -> 
     ]
 
 
+def head_result(student: VisionLanguageModel, teacher: Teacher) -> Result:
+    """Whether the log-probs of both, as far as they are computed in this process, are those of the models."""
+    models = {"student": student}
+    if isinstance(teacher, LocalTeacher) and teacher.model.filler is None:  # else it is cut up over processes
+        models["teacher"] = teacher.model
+    try:
+        gaps = {whose: model.policy.head_gap(model.encoder(BLIND)) for whose, model in models.items()}
+    except PromptError as error:
+        return Result("head", "skip", f"a question without a picture cannot be encoded: {_line(error)}")
+    return scoring.head(gaps, precision=str(student.policy.precision).removeprefix("torch."))
+
+
 def sight_results(student: VisionLanguageModel, teacher: Teacher, rollouts: Sequence[Rollout]) -> list[Result]:
     """Student and teacher look at the picture; teachers get the changed one through the samples."""
     pictured = [rollout for rollout in rollouts if rollout.prompt.sample.images] or list(rollouts)
@@ -189,8 +203,8 @@ def after_an_answer(processor: Any) -> list[int]:
     turns = [("user", question), ("assistant", answer), ("user", then)]
     chat = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
     try:
-        text = processor.apply_chat_template(chat, tokenize=False)
-    except (ValueError, KeyError, TypeError, *template_errors()):
+        text = render_chat(processor, chat)
+    except PromptError:
         return []
     return processor.tokenizer(text.partition(answer)[2].partition(then)[0], add_special_tokens=False)["input_ids"]
 
@@ -199,13 +213,6 @@ def unencodable(error: Exception) -> Result:
     """The failure of a sample that a template or processor broke on."""
     advice = "give the model its own chat_template.jinja and processor files"
     return Result("chat template", "fail", f"a sample cannot be encoded: {_line(error)}", advice)
-
-
-def template_errors() -> tuple[type[Exception], ...]:
-    """What a broken chat template raises; none of them is a ValueError."""
-    from jinja2 import TemplateError
-
-    return (TemplateError,)
 
 
 def _views(teacher: Teacher, samples: Sequence[VisualSample]) -> list[SampleView] | None:
@@ -223,7 +230,7 @@ def _padding(student: VisionLanguageModel, teacher: Teacher) -> str:
 
 
 def _skipped(why: str) -> list[Result]:
-    names = ("self-teacher", "engine", "student sees", "teacher sees")
+    names = ("self-teacher", "engine", "head", "student sees", "teacher sees")
     return [Result(name, "skip", f"not tried: {why}") for name in names]
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from reopold_vl.check.result import Result, small
 
 # Cached decoding against one forward pass, mean over tokens in nats: fp32 agrees to 1e-6, bf16 to a few 1e-3 on small
 # models and more on deep ones (a single token may be off by ten times that); a miswired model is off by 0.1 and more.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.02}
+
+# Two forward passes of the same few tokens, largest difference in logits.
+HEAD_TOLERANCE = {"float32": 1e-2, "bfloat16": 1.0, "float16": 0.2}
 
 
 def self_teacher(mean_reward: float, *, precision: str) -> Result:
@@ -38,6 +42,18 @@ def engine_gap(gap: float, *, precision: str, exact: bool) -> Result:
     return Result(
         "engine", "fail", measured, "a cache or head that only generate() knows: try --student.attention eager"
     )
+
+
+def head(gaps: Mapping[str, float], *, precision: str) -> Result:
+    """Log-probs are computed from the output head's weights; a model that caps or scales what it projects would be
+    scored wrongly. `gaps` are the largest differences of student and teacher, in logits (`Policy.head_gap`).
+    """
+    allowed = HEAD_TOLERANCE[precision]
+    whose, gap = max(gaps.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])
+    if gap <= allowed:
+        return Result("head", "ok", f"what the head projects is what the model says ({' and '.join(gaps)})")
+    measured = f"the {whose}'s logits differ from what its head projects by {gap:.3g}: it caps or scales them"
+    return Result("head", "fail", measured, "its log-probs would be wrong here: take a model without such a cap")
 
 
 def server_gap(gap: float, *, precision: str) -> Result:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
@@ -38,7 +39,7 @@ def skeleton(path: str, *, trust_remote_code: bool = False) -> Any:
             return AutoModelForImageTextToText.from_config(config, trust_remote_code=trust_remote_code)
     except ModelError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, StrictDataclassError) as error:
         line = " ".join(str(error).split())[:200]
         raise ModelError(f"{path}: its configuration cannot be read: {line}") from error
 

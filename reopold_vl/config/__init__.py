@@ -16,7 +16,7 @@ from reopold_vl.config.distributed import DistributedConfig
 from reopold_vl.config.models import LoRAConfig, ModelConfig, StudentConfig
 from reopold_vl.config.optim import OptimConfig
 from reopold_vl.config.rollout import RolloutConfig
-from reopold_vl.config.teacher import TeacherConfig
+from reopold_vl.config.teacher import TeacherConfig, is_url
 from reopold_vl.objectives import AnyObjective, Reopold
 
 __all__ = [
@@ -102,6 +102,8 @@ class TrainConfig:
         cached = self.teacher.feature_cache_mb
         whole = not self.distributed.shard_teacher
         require(whole or cached == 0, "teacher.feature_cache_mb", cached, "0 with distributed.shard_teacher")
+        single = not (self.teacher.routes or is_url(self.teacher.path))
+        require(whole or single, "distributed.shard_teacher", True, "False, or one single teacher in these processes")
 
     def _require_fp32_updates(self) -> None:
         """Weights that move in bf16 alone would not move at all: something in fp32 must collect the updates."""

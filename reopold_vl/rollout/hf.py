@@ -9,13 +9,15 @@ from functools import partial
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from reopold_vl.collate import collate_prompts
 from reopold_vl.logprobs import logit_stats
 from reopold_vl.policy import Policy, image_token_counts, like_positions, select_rows
+from reopold_vl.prefix import decoding_cache
 from reopold_vl.rollout.draws import draw_tokens, uniform_numbers
 from reopold_vl.types import Prompt, Rollout
+
+STEPS_BETWEEN_CHECKS = 8  # to ask a GPU which answers have ended is to wait for it; meanwhile they go on, unseen
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class HFEngine:
             chunk = [prompts[index] for index in indices]
             found = _Samples.empty(len(chunk) * n, max_new_tokens, self.pad_id, self.policy.device)
             numbers = uniform_numbers(seed, [keys[index] for index in indices], n, max_new_tokens)
-            for _ in self._grow(found, chunk, n=n, draw=draw, numbers=numbers):
-                pass
+            with self.policy.autocast():  # around all steps: its copies of the weights live as long as it does
+                for _ in self._grow(found, chunk, n=n, draw=draw, numbers=numbers):
+                    pass
             rollouts = found.rollouts([prompt for prompt in chunk for _ in range(n)])
             groups.update({index: rollouts[k * n : (k + 1) * n] for k, index in enumerate(indices)})
         return [rollout for index in range(len(prompts)) for rollout in groups[index]]
@@ -117,7 +120,7 @@ class HFEngine:
         policy, numbers = self.policy, numbers.to(self.policy.device)
         batch = collate_prompts(prompts, pad_id=self.pad_id).to(policy.device)
         positions, next_position = policy.positions(batch)
-        cache = DynamicCache(config=policy.model.config.get_text_config())
+        cache = decoding_cache(policy.model.config.get_text_config())
         features = select_rows(policy.encode_images(batch), image_token_counts(batch), list(range(len(prompts))))
         hidden = policy.hidden_states(
             ids=batch.ids,
@@ -133,15 +136,20 @@ class HFEngine:
         alive = torch.arange(len(expand), device=policy.device)
         eos = torch.tensor(self.eos_ids, device=policy.device)
         steps = found.ids.shape[1]
+        between_checks = 1 if policy.device.type == "cpu" else STEPS_BETWEEN_CHECKS
         for step in range(steps):
             tokens = draw(logits, numbers[alive, step])
-            running = found.record(step, alive, tokens, logits, eos).nonzero()[:, 0]
+            going = found.record(step, alive, tokens, logits, eos)
             yield
-            if len(running) == 0 or step + 1 == steps:
+            if step + 1 == steps:
                 break
-            if len(running) < len(alive):
-                cache.reorder_cache(running)  # pyright: ignore[reportArgumentType]
-                alive, tokens, mask, position = (part[running] for part in (alive, tokens, mask, position))
+            if (step + 1) % between_checks == 0:
+                running = going.nonzero()[:, 0]
+                if len(running) == 0:
+                    break
+                if len(running) < len(alive):
+                    cache.reorder_cache(running)  # pyright: ignore[reportArgumentType]
+                    alive, tokens, mask, position = (part[running] for part in (alive, tokens, mask, position))
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             hidden = policy.hidden_states(
                 ids=tokens[:, None], mask=mask, positions=like_positions(position + step, positions), cache=cache
@@ -171,15 +179,16 @@ class _Samples:
         )
 
     def record(self, step: int, alive: Tensor, tokens: Tensor, logits: Tensor, eos: Tensor) -> Tensor:
-        """Write the tokens of the rows `alive` at `step`; which of these rows go on."""
+        """Write the tokens of the rows `alive` at `step` that have not ended before; which of these rows go on."""
         logprobs, entropy = logit_stats(logits, tokens)
-        self.ids[alive, step] = tokens
-        self.logprobs[alive, step] = logprobs
-        self.entropy[alive, step] = entropy
-        self.lengths[alive] = step + 1
-        stop = torch.isin(tokens, eos)
-        self.stopped[alive] = stop
-        return ~stop
+        going = ~self.stopped[alive]
+        self.ids[alive, step] = torch.where(going, tokens, self.ids[alive, step])
+        self.logprobs[alive, step] = torch.where(going, logprobs, 0.0)
+        self.entropy[alive, step] = torch.where(going, entropy, 0.0)
+        self.lengths[alive] += going.long()
+        stop = going & torch.isin(tokens, eos)
+        self.stopped[alive] |= stop
+        return going & ~stop
 
     def rollouts(self, prompts: list[Prompt]) -> list[Rollout]:
         ids, logprobs, entropy = self.ids.cpu(), self.logprobs.cpu(), self.entropy.cpu()

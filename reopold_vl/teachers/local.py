@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.prompts import PromptEncoder
@@ -76,8 +78,19 @@ def as_seen_by(model: VisionLanguageModel, rollouts: Sequence[Rollout]) -> list[
     seen: dict[int, Prompt] = {}
     for rollout in rollouts:
         if id(rollout.prompt) not in seen:
-            seen[id(rollout.prompt)] = model.encoder(rollout.prompt.sample)
+            own = model.encoder(rollout.prompt.sample)
+            seen[id(rollout.prompt)] = begun(own, rollout.prompt.begun_ids) if rollout.prompt.begun else own
     return [replace(rollout, prompt=seen[id(rollout.prompt)]) for rollout in rollouts]
+
+
+def begun(prompt: Prompt, ids: Int[Tensor, " begun"]) -> Prompt:
+    """The prompt with an answer's first tokens, `ids`, behind it."""
+    return replace(
+        prompt,
+        ids=torch.cat([prompt.ids, ids]),
+        token_types=torch.cat([prompt.token_types, torch.zeros_like(ids)]),
+        begun=prompt.begun + len(ids),
+    )
 
 
 def view_of(encoder: PromptEncoder, sample: VisualSample) -> SampleView:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from reopold_vl.collate import pad_right
 from reopold_vl.models import ModelError, VisionLanguageModel
+from reopold_vl.prompts import PromptError, render_chat
 from reopold_vl.score import score_tokens
 from reopold_vl.spans import OPEN, common_spans
 from reopold_vl.teachers.local import LocalTeacher, as_seen_by
@@ -135,8 +136,10 @@ def turn_end(model: VisionLanguageModel) -> int:
         {"role": role, "content": [{"type": "text", "text": text}]}
         for role, text in (("user", "?"), ("assistant", REPLY))
     ]
-    text = model.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=False)
-    behind = text.rpartition(REPLY)[2]
+    try:
+        behind = render_chat(model.processor, turns).rpartition(REPLY)[2]
+    except PromptError:  # some templates know the user's turns alone
+        return model.eos_ids[0]
     names = {index: model.tokenizer.convert_ids_to_tokens(index) for index in model.eos_ids}
     places = {index: behind.find(name) for index, name in names.items() if name in behind}
     return min(places, key=places.__getitem__) if places else model.eos_ids[0]

@@ -1,0 +1,98 @@
+"""How a step's time and memory grow with the answers to a prompt, their length and the images of a prompt."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.figures.head import resident
+from benchmarks.figures.result import Figure
+from benchmarks.figures.setup import Step, build, samples
+
+BASE = {"n": 4, "response": 64, "images": 1}
+AXES = {"n": (1, 2, 4, 8, 16), "response": (64, 128, 256, 512, 1024), "images": (1, 2, 4, 8)}
+LABELS = {"n": "answers to a prompt", "response": "response tokens", "images": "images in a prompt"}
+SIDE = 224
+
+
+def child(n: int, response: int, images: int) -> None:
+    """Print what a step costs, as JSON: CPU seconds, and growth of the peak resident size."""
+    torch.set_num_threads(1)
+    step = Step(build(0), build(1), n, response, updates=1)
+    step.run(samples(1, side=56), seed=0)
+    questions = samples(2, side=SIDE, images=images)
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as reset:
+        reset.write("5")
+    before, start = resident("VmRSS"), time.process_time()
+    step.run(questions, seed=1)
+    print(json.dumps({"seconds": time.process_time() - start, "bytes": resident("VmHWM") - before}))
+
+
+def cost(**settings: int) -> dict[str, float]:
+    arguments = [str(settings[name]) for name in BASE]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.figures.growth", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure() -> list[Figure]:
+    """The growth from the smallest to the largest setting, divided by that of the setting: 1 is linear."""
+    found = []
+    for axis, values in AXES.items():
+        costs = [cost(**{**BASE, axis: value}) for value in values]
+        for what, unit in (("seconds", "time"), ("bytes", "memory")):
+            growth = costs[-1][what] / costs[0][what]
+            found.append(
+                Figure(
+                    f"growth of a step's {unit}, {LABELS[axis]} {values[0]} to {values[-1]}",
+                    "times",
+                    ours=growth,
+                    peer=values[-1] / values[0],
+                    peer_name="linear",
+                    goal=1.0,
+                    details={"axis": axis, "values": values, what: [each[what] for each in costs]},
+                )
+            )
+    return found
+
+
+def plot(figures: list[Figure], path: Path) -> None:
+    """The curves behind the figures, with a line for linear growth."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown: list[dict[str, Any]] = [figure.details for figure in figures]
+    canvas, rows = plt.subplots(2, len(AXES), figsize=(11, 5.5), constrained_layout=True)
+    for details in shown:
+        what = "seconds" if "seconds" in details else "bytes"
+        axes = rows[0 if what == "seconds" else 1][list(AXES).index(details["axis"])]
+        scale = 1.0 if what == "seconds" else 1e-6
+        values, costs = details["values"], [each * scale for each in details[what]]
+        axes.plot(values, costs, marker="o", label="a step")
+        axes.plot(values, [costs[0] * value / values[0] for value in values], "--", color="grey", label="linear")
+        axes.set(xscale="log", yscale="log", xlabel=LABELS[details["axis"]])
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.set_ylabel("CPU seconds" if what == "seconds" else "MB above the start")
+        axes.minorticks_off()
+    rows[0][0].legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(path, dpi=120)
+    plt.close(canvas)
+
+
+if __name__ == "__main__":
+    child(*(int(argument) for argument in sys.argv[1:]))

@@ -1,0 +1,40 @@
+"""How often an image is touched in a step: by the vision tower, by PIL, by the image processor."""
+
+from __future__ import annotations
+
+from benchmarks.figures import trl
+from benchmarks.figures.result import Figure
+from benchmarks.figures.setup import Step, build, counted, samples
+
+QUESTIONS, N, RESPONSE, UPDATES, SIDE = 2, 8, 4, 2, 112
+
+
+def measure() -> list[Figure]:
+    """n = 8, two updates, the student's tower frozen and its features kept. The teacher's own tower counts apart."""
+    student, teacher = build(0, frozen=True, cache_mb=64), build(1, frozen=True)
+    step = Step(student, teacher, N, RESPONSE, UPDATES)
+    questions = samples(QUESTIONS, side=SIDE)
+    with counted(student.processor, student.policy.model) as ours, counted(student.processor, teacher.policy.model) as of:
+        step.run(questions, seed=0)
+    theirs = None
+    if trl.installed():
+        theirs = trl.grpo(build(0), questions, n=N, response=RESPONSE, updates=UPDATES, batches=1).counts
+    found = []
+    for name, mine, peer in (
+        ("vision forwards", ours.towers, theirs and theirs.towers),
+        ("image decodes", ours.opened, theirs and theirs.opened),
+        ("processor calls", ours.processed, theirs and theirs.processed),
+    ):
+        found.append(
+            Figure(
+                f"{name} per unique image per batch, n = {N}, {UPDATES} updates, frozen tower",
+                "times",
+                ours=mine / QUESTIONS,
+                peer=None if peer is None else peer / QUESTIONS,
+                peer_name="TRL GRPO",
+                goal=1.0,
+                of_ratio=False,
+                details={"the teacher's own vision forwards": of.towers / QUESTIONS},
+            )
+        )
+    return found
