@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from reopold_vl import checkpoint, distributed, rundir
-from reopold_vl.assemble_models import checked_teacher, load_student, spread_student
+from reopold_vl.assemble_models import checked_teacher, load_reference, load_student, spread_student
 from reopold_vl.check import PairReport
 from reopold_vl.check.budget import budget, require_memory
 from reopold_vl.config import ConfigError, TrainConfig
@@ -20,6 +20,7 @@ from reopold_vl.ema import MovingAverage
 from reopold_vl.feature_cache import FeatureCache
 from reopold_vl.logprobs import TokenStats
 from reopold_vl.models import VisionLanguageModel, pick_device
+from reopold_vl.needs import Extras, require_possible
 from reopold_vl.optim import build_optimizer, build_scheduler
 from reopold_vl.presets import EMBEDDED
 from reopold_vl.progress import Progress
@@ -47,6 +48,7 @@ class Parts:
     optimizer: torch.optim.Optimizer
     scheduler: Any
     progress: Progress
+    extras: Extras
     average: MovingAverage | None = None
 
     def feature_caches(self) -> dict[str, FeatureCache | None]:
@@ -93,7 +95,15 @@ def load(config: TrainConfig) -> Parts:
     learner = spread_student(config, student)
     with whole_weights(student.policy):
         teacher, pair = checked_teacher(config, student, splits.train)
+    require_possible(
+        config.objective,
+        teacher,
+        splits.train,
+        shard_teacher=config.distributed.shard_teacher,
+        processes=distributed.size(),
+    )
     optim = config.optim
+    extras = Extras(config.objective, student, teacher, optim.rows_at_once, load_reference(config))
     optimizer = build_optimizer(
         student.policy,
         lr=optim.lr,
@@ -113,7 +123,7 @@ def load(config: TrainConfig) -> Parts:
     average = MovingAverage(student.policy.model, optimizer, decay=decay) if decay else None
     some, _ = student.encoder.encode_all(splits.train[:8])
     pair = replace(pair, results=(*require_memory(room.with_prompts(some)), *pair.results))
-    return Parts(student, learner, teacher, splits, pair, optimizer, scheduler, progress, average)
+    return Parts(student, learner, teacher, splits, pair, optimizer, scheduler, progress, extras, average)
 
 
 def advice(config: TrainConfig) -> list[str]:

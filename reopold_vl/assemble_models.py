@@ -14,6 +14,7 @@ from reopold_vl.config import ModelConfig, TrainConfig
 from reopold_vl.config.teacher import is_url
 from reopold_vl.data import DataError
 from reopold_vl.models import VisionLanguageModel, load_model, pick_device
+from reopold_vl.needs import needs_of
 from reopold_vl.seeds import derive_seed
 from reopold_vl.sharding import Learner, shard, spread
 from reopold_vl.student import prepare_student
@@ -41,6 +42,21 @@ def load_student(config: TrainConfig) -> VisionLanguageModel:
         seed=derive_seed(config.seed, "lora"),
     )
     return student
+
+
+def load_reference(config: TrainConfig) -> VisionLanguageModel | None:
+    """The student as it is before training, for objectives that compare with it; it rests on the CPU.
+
+    None where it need not be loaded again: new adapters leave their base as it was.
+    """
+    own = config.student
+    wanted = "reference_logprobs" in needs_of(config.objective)
+    if not wanted or (own.adapts and own.adapter is None):
+        return None
+    model = load_one(config, replace(own, device="cpu", feature_cache_mb=0))
+    prepare_student(model, adapter=own.adapter)
+    model.policy.requires_grad_(False)
+    return model
 
 
 def spread_student(config: TrainConfig, student: VisionLanguageModel) -> Learner:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reopold_vl import distributed
 from reopold_vl.collate import prompt_groups
+from reopold_vl.divergence import DivergenceLoss
 from reopold_vl.loss import policy_gradient_loss
 from reopold_vl.optim import update
 from reopold_vl.sharding import Learner
@@ -38,6 +39,7 @@ def learn(
     signal: TokenSignal,
     *,
     owners: Sequence[int] | None = None,
+    divergence: DivergenceLoss | None = None,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     updates: int,
@@ -48,7 +50,8 @@ def learn(
     """`updates` updates, each on its share of the prompts; sum M of Eq. 4 is taken over the update's whole share.
 
     `rollouts`, `batch` and `signal` are the whole step's; of several processes each trains on the rows that it owns
-    (`owners` [B]; None: there is one process), and all make the same number of passes.
+    (`owners` [B]; None: there is one process), and all make the same number of passes. The loss is the policy
+    gradient's, or `divergence`.
     """
     result = LearnResult(lr=scheduler.get_last_lr()[0])
     for share in minibatches(rollouts, updates):
@@ -67,7 +70,7 @@ def learn(
                     idle_pass(learner, pad_id=pad_id)
                     continue
                 rows = torch.tensor(own[number])
-                output = piece_loss(learner, rollouts, batch, signal, rows, kept=kept, pad_id=pad_id)
+                output = piece_loss(learner, divergence, rollouts, batch, signal, rows, kept=kept, pad_id=pad_id)
                 (output.loss * distributed.size()).backward()  # gradients are averaged over processes, Eq. 4 is a sum
             loss += output.metrics["loss"]
             ratio_max = max(ratio_max, output.metrics["ratio/max"])
@@ -85,6 +88,7 @@ def learn(
 
 def piece_loss(
     learner: Learner,
+    divergence: DivergenceLoss | None,
     rollouts: Sequence[Rollout],
     batch: ScoredBatch,
     signal: TokenSignal,
@@ -94,10 +98,13 @@ def piece_loss(
     pad_id: int,
 ) -> LossOutput:
     """The part of an update's loss that these rows of the step contribute; `kept` is the update's sum M."""
-    tokens = learner.collate([rollouts[row] for row in rows.tolist()], pad_id=pad_id).to(learner.policy.device)
+    own = [rollouts[row] for row in rows.tolist()]
+    tokens = learner.collate(own, pad_id=pad_id).to(learner.policy.device)
     keep, old, advantages = (
         fitted(whole[rows], tokens.mask) for whole in (signal.mask, batch.old_logprobs, signal.advantages)
     )
+    if divergence is not None:
+        return divergence(learner.module, tokens, own, old, advantages, keep, denominator=kept)
     logprobs = learner.module(tokens, keep).logprobs
     return policy_gradient_loss(logprobs, old, advantages, keep, denominator=kept, ratio_bounds=signal.ratio_bounds)
 

@@ -15,9 +15,11 @@ from reopold_vl.feature_cache import cache_metrics
 from reopold_vl.grading import accuracy, grade, grade_rollout
 from reopold_vl.learn import LearnResult, learn
 from reopold_vl.metrics import batch_metrics, learn_metrics, rollout_metrics, unscored_metrics
+from reopold_vl.needs import prefix_share, teacher_answers
 from reopold_vl.progress import Stopwatch
 from reopold_vl.report.plots import append_histogram
 from reopold_vl.report.table import Graded
+from reopold_vl.rollout import Engine
 from reopold_vl.rollout.build import build_engine
 from reopold_vl.runlog import REWARD_HISTOGRAM_FILE, NoLog, RunLog, live_line
 from reopold_vl.score import engine_gaps, score
@@ -28,7 +30,9 @@ from reopold_vl.showcase import FILE as SHOWCASE_FILE
 from reopold_vl.showcase import keep_rollouts
 from reopold_vl.splits import draw
 from reopold_vl.stop import StopSignals
-from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
+from reopold_vl.teacher_writes import begin_answers, write_answers
+from reopold_vl.teachers.local import LocalTeacher
+from reopold_vl.types import Prompt, Rollout, ScoredBatch, TokenSignal
 
 
 def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: StopSignals) -> None:
@@ -55,17 +59,14 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
             with whole_weights(student.policy):
                 with watch("rollout"):
                     keys, prompts = parts.encode(samples)  # of several processes each takes its share
-                    rollouts = engine.generate(
-                        prompts,
-                        n=config.rollout.n,
-                        max_new_tokens=config.rollout.max_new_tokens,
-                        seed=derive_seed(config.seed, step, "rollout"),
-                        keys=keys,
-                    )
+                    rollouts = answers(config, parts, engine, prompts, keys=keys, step=step)
                 with watch("score"):
                     rows = config.optim.rows_at_once
                     batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows))
+                    batch = parts.extras.fill(batch, rollouts)
             rollouts, batch, owners = gather(samples, keys, rollouts, batch)  # all shares, in the prompts' order
+            graded = [grade_rollout(student, rollout) for rollout in rollouts]
+            batch = parts.extras.grade(batch, rollouts, [item.correct for item in graded])
             signal = config.objective(batch, step=step)  # the whole algorithm
             with watch("update"):
                 result = learn(
@@ -74,6 +75,7 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
                     batch,
                     signal,
                     owners=owners,
+                    divergence=parts.extras.divergence,
                     optimizer=parts.optimizer,
                     scheduler=parts.scheduler,
                     updates=config.optim.updates_per_batch,
@@ -84,7 +86,8 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
                 engine.sync()
 
             progress.count_step(rollouts=len(rollouts), skipped=result.skipped, seconds=watch.total)
-            metrics = watch.seconds | observe(config, parts, rollouts, batch, signal, result)
+            cost = watch.seconds | {"seconds/cpu": watch.cpu_seconds}  # before anything is measured
+            metrics = cost | observe(config, parts, rollouts, batch, signal, result, graded)
             log.log(progress.step, metrics)
             bar.set_postfix_str(live_line(metrics))
             bar.update()
@@ -96,6 +99,22 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
                 break
 
 
+def answers(
+    config: TrainConfig, parts: Parts, engine: Engine, prompts: Sequence[Prompt], *, keys: Sequence[int], step: int
+) -> list[Rollout]:
+    """Answers to the step's prompts: the student's, or what the objective wants of the teacher in their place."""
+    own = config.rollout
+    asked = {"max_new_tokens": own.max_new_tokens, "seed": derive_seed(config.seed, step, "rollout"), "keys": keys}
+    if teacher_answers(config.objective):
+        assert isinstance(parts.teacher, LocalTeacher)
+        return write_answers(parts.teacher, parts.student, prompts, n=own.n, rows_at_once=own.rows_at_once, **asked)
+    share = prefix_share(config.objective, step)
+    if share > 0:
+        assert isinstance(parts.teacher, LocalTeacher)
+        prompts = begin_answers(parts.teacher, prompts, share, rows_at_once=own.rows_at_once, **asked)
+    return engine.generate(prompts, n=own.n, **asked)
+
+
 def observe(
     config: TrainConfig,
     parts: Parts,
@@ -103,10 +122,10 @@ def observe(
     batch: ScoredBatch,
     signal: TokenSignal,
     result: LearnResult,
+    graded: Sequence[Graded],
 ) -> dict[str, float]:
     """The metrics of the step just done; its reward histogram and, now and then, sample answers are kept as well."""
     step = parts.progress.step
-    graded = [grade_rollout(parts.student, rollout) for rollout in rollouts]
     metrics = {
         **batch_metrics(batch, signal),
         **rollout_metrics(rollouts, [item.correct for item in graded]),

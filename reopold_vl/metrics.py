@@ -48,10 +48,11 @@ def unscored_metrics(rollouts: Sequence[Rollout], batch: ScoredBatch) -> dict[st
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], correct: Sequence[bool]) -> dict[str, float]:
-    """Lengths in tokens; truncated, repeating and right answers as shares."""
-    count = len(rollouts)
+    """Lengths in tokens, their mean and sum; truncated, repeating and right answers as shares."""
+    count, tokens = len(rollouts), sum(len(rollout.response_ids) for rollout in rollouts)
     return {
-        "rollout/length": sum(len(rollout.response_ids) for rollout in rollouts) / count,
+        "rollout/length": tokens / count,
+        "rollout/tokens": float(tokens),
         "rollout/truncated": sum(rollout.finish_reason == "length" for rollout in rollouts) / count,
         "rollout/repetition": sum(repetition(rollout.response_ids.tolist()) for rollout in rollouts) / count,
         "rollout/accuracy": sum(correct) / count,

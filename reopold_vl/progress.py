@@ -62,11 +62,19 @@ class Progress:
 
 
 class Stopwatch:
-    """Wall seconds of the parts of one step: `with watch("rollout"): ...` becomes `seconds/rollout`."""
+    """Wall seconds of the parts of one step: `with watch("rollout"): ...` becomes `seconds/rollout`.
+
+    `cpu_seconds` are what this process has computed since the step began, on all its threads.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._name, self._start = "", 0.0
+        self._cpu_start = time.process_time()
+
+    @property
+    def cpu_seconds(self) -> float:
+        return time.process_time() - self._cpu_start
 
     def __call__(self, name: str) -> Stopwatch:
         self._name = f"seconds/{name}"

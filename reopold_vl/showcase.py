@@ -35,6 +35,8 @@ def keep_rollouts(
             continue
         length = len(rollout.response_ids)
         asked = question_text(rollout.prompt.sample, model.encoder.instruction)
+        if rollout.prompt.begun:
+            asked += f"\n\nThe teacher begins: {model.tokenizer.decode(rollout.prompt.begun_ids)}"
         record = {
             "step": step,
             "question": asked.replace(IMAGE_MARKER, " ").strip(),

@@ -34,8 +34,10 @@ class StopSignals:
 
     def requested(self) -> bool:
         """Whether a signal has come, here or to another process; all processes ask at the same places."""
-        self._received = int(self._share(self._received or 0)) or None
-        return self._received is not None
+        agreed = int(self._share(self._received or 0))
+        if agreed:  # else one that has come in the meantime is kept for the next time
+            self._received = agreed
+        return bool(agreed)
 
     @contextmanager
     def installed(self) -> Iterator[StopSignals]:

@@ -120,7 +120,7 @@ ALLOWED = {
         "teachers.local",
         "teachers.spans",
     },
-    "learn": {"types", "collate", "distributed", "loss", "optim", "sharding"},
+    "learn": {"types", "collate", "distributed", "divergence", "loss", "optim", "sharding"},
     "config": {
         "config.base",
         "config.data",

@@ -72,6 +72,21 @@ def test_a_good_pair_passes_and_is_measured(vlm: VisionLanguageModel, make: Make
     assert "image tensors identical" in str(report) and "\n" not in str(report)
 
 
+def test_a_head_that_caps_its_logits_is_refused(vlm: VisionLanguageModel, make: Make) -> None:
+    teacher = make()
+    plain = teacher.policy.model.forward
+
+    def capped(**inputs: Any) -> Any:
+        output = plain(**inputs)
+        if output.logits is not None:
+            output.logits = torch.tanh(output.logits / 2) * 2
+        return output
+
+    teacher.policy.model.forward = capped
+    with pytest.raises(ModelError, match="head: the teacher's logits differ from what its head projects"):
+        check_pair(vlm, teacher, mixed_samples())
+
+
 def test_a_teacher_that_is_the_student_gives_zero_rewards(vlm: VisionLanguageModel) -> None:
     rollouts = answers(vlm)
     batch = score(rollouts, sampled_tokens(rollouts), score_tokens(vlm, rollouts, rows_at_once=3))

@@ -21,7 +21,7 @@ def test_a_model_as_its_own_teacher_is_green_and_counted_without_its_weights(nam
     model = load_family(directory)
     report = examine_pair(model, LocalTeacher(model, rows_at_once=8), mixed_samples())
     assert [(result.name, result.status) for result in report.results if result.status != "ok"] == []
-    assert report.shared_prompts and len(report.results) == 9
+    assert report.shared_prompts and len(report.results) == 10
     (directory / "model.safetensors").unlink()
     told, loaded = skeleton(str(directory)), model.policy.model
     assert size_of(told) == size_of(loaded) and size_of(told).vision_layers >= 2

@@ -164,7 +164,8 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(root: Path, flags
         jobs[1].send(signal.SIGTERM)
         results = [job.result() for job in jobs]
     told = [line for result in results for line in result.lines if line.startswith("stopped by")]
-    assert len(told) == 1 and f"torchrun --nproc-per-node 2 -m reopold_vl.train --resume {run}" in told[0]
+    assert len(told) == 1, "\n".join(f"{result.code}: {result.stderr[-2000:]}" for result in results)
+    assert f"torchrun --nproc-per-node 2 -m reopold_vl.train --resume {run}" in told[0]
     assert sorted(result.code for result in results) == [1, 143]
     done = len(read_lines(run / "metrics.jsonl")) - 1
     assert 1 <= done < STEPS and checkpoints(run / "checkpoints")[-1].name == f"step-{done:06d}"

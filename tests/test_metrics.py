@@ -58,6 +58,7 @@ def test_rollout_metrics_by_hand() -> None:
     metrics = rollout_metrics(rollouts, [True, False, False, True])
     assert metrics == {
         "rollout/length": 4.0,
+        "rollout/tokens": 16.0,
         "rollout/truncated": 0.25,
         "rollout/repetition": 0.5 / 4,  # nine equal tokens hold two equal 8-grams
         "rollout/accuracy": 0.5,

@@ -37,6 +37,27 @@ def test_a_second_signal_does_not_wait() -> None:
         pytest.fail("went on after the second signal")
 
 
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost() -> None:
+    asked = []
+
+    def share(number: float) -> float:
+        if not asked:
+            send(signal.SIGTERM)  # this process had none when it was asked
+        return number
+
+    with pytest.raises(Stopped), StopSignals(share).installed() as stop, stop.deferred():
+        asked.append(stop.requested())
+        asked.append(stop.requested())
+    assert asked == [False, True]
+
+
+def test_a_signal_to_another_process_stops_this_one() -> None:
+    with pytest.raises(Stopped) as stopped, StopSignals(lambda number: signal.SIGTERM).installed() as stop:
+        with stop.deferred():
+            assert stop.requested()
+    assert stopped.value.code == 143
+
+
 def test_a_broad_except_does_not_swallow_it() -> None:
     with pytest.raises(Stopped), StopSignals().installed():
         try:

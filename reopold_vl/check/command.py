@@ -82,9 +82,12 @@ def examined_teacher(
     for one, own in several:
         seen = first_usable(student, own)
         found = examine_pair(student, one, seen, by_text=wanted.align == "text").results
-        if len(several) > 1:
-            found = [replace(result, measured=f"{one.name}: {result.measured}") for result in found]
-        results += [result for result in found if result.name not in OF_STUDENT or one is several[0][0]]
+        for result in found:
+            if result.name in OF_STUDENT:
+                results += [result] if one is several[0][0] else []
+            else:
+                named = f"{one.name}: {result.measured}" if len(several) > 1 else result.measured
+                results.append(replace(result, measured=named))
         prompts += student.encoder.encode_all(seen)[0]
     failed = any(result.status == "fail" for result in results)
     return teacher if failed else with_shared_prompts(teacher, prompts), results
