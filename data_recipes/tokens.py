@@ -32,12 +32,16 @@ def token_counter(processor: str, *, min_pixels: int = 4 * 28 * 28, max_pixels: 
 
     try:
         loaded: Any = AutoProcessor.from_pretrained(resolve(processor))
-        factor = loaded.image_processor.patch_size * loaded.image_processor.merge_size
     except ModelError as error:
         raise RecipeError(f"processor: {error}") from error
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RecipeError(f"processor is {processor}: no vision-language processor can be loaded ({first})") from error
+        raise RecipeError(f"processor is {processor}: no processor can be loaded ({first})") from error
+    images = getattr(loaded, "image_processor", None)
+    if not hasattr(images, "patch_size") or not hasattr(images, "merge_size"):
+        allowed = "one whose images are a grid of patches, such as Qwen-VL's or GLM-4V's"
+        raise RecipeError(f"processor is {processor}, a {type(loaded).__name__}: allowed is {allowed}")
+    factor = images.patch_size * images.merge_size
 
     @lru_cache(maxsize=4096)
     def image_tokens(size: Size) -> int:

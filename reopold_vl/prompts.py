@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
 from PIL.Image import Image, Resampling
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
@@ -17,10 +16,7 @@ from reopold_vl.types import IMAGE_MARKER, Prompt, VisualSample
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")  # the rest is of the images
 
-
-# What a chat template raises, which is a program of the model's directory: jinja's own errors, and those of the
-# expressions in it. None of the first is a ValueError.
-TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
+EXPRESSION_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 
 class PromptError(ValueError):
@@ -124,10 +120,16 @@ def shrink_image(image: Image, max_pixels: int) -> Image:
 
 
 def render_chat(processor: Any, chat: list[dict[str, Any]], *, add_generation_prompt: bool = False) -> str:
-    """The text that the processor's chat template makes of a conversation; raises PromptError where it cannot."""
+    """The text that the processor's chat template makes of a conversation; raises PromptError where it cannot.
+
+    A template is a program that the model's directory brings: besides jinja's own errors there are those of its
+    expressions.
+    """
+    from jinja2 import TemplateError
+
     try:
         return processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=add_generation_prompt)
-    except TEMPLATE_ERRORS as error:
+    except (TemplateError, *EXPRESSION_ERRORS) as error:
         reason = " ".join(str(error).split())[:200] or "no reason given"
         raise PromptError(f"the chat template cannot render it ({type(error).__name__}: {reason})") from error
 

@@ -49,7 +49,7 @@ def read(files: Files, *, dtype: str, attention: str = "sdpa", trust_remote_code
         if (fault := processor_fault(processor, config)) is not None:
             raise ModelError(f"{files.path}: {fault}")
         with _quiet_transformers():
-            model, found = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 files.weights,
                 dtype=getattr(torch, dtype),
                 attn_implementation=attention,
@@ -62,6 +62,7 @@ def read(files: Files, *, dtype: str, attention: str = "sdpa", trust_remote_code
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         line = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(f"{files.path}: cannot be loaded as a vision-language model: {line}") from error
+    model, found = loaded
     if (fault := _weights_fault(found)) is not None:
         raise ModelError(f"{files.path}: {fault}")
     if found["unexpected_keys"]:

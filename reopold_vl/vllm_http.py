@@ -85,10 +85,14 @@ class VLLMClient:
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         import requests
 
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
             reply = requests.request(
-                method, self.base + path, json=body, headers=headers, timeout=self.timeout, allow_redirects=False
+                method,
+                self.base + path,
+                json=body,
+                auth=self._authorise,  # and not headers: a .netrc would replace the token
+                timeout=self.timeout,
+                allow_redirects=False,
             )
         except requests.RequestException as error:
             cause = first_line(error).rpartition(": ")[2].strip("'\")(")
@@ -104,6 +108,11 @@ class VLLMClient:
         if not isinstance(value, dict):
             raise VLLMError(f"{self.base}{path}: the answer is no JSON object", 200)
         return value
+
+    def _authorise(self, request: Any) -> Any:
+        if self.token:
+            request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
 
 
 def _reason(reply: Any) -> str:

@@ -52,9 +52,9 @@ def test_a_signal_that_comes_while_the_processes_agree_is_not_lost() -> None:
 
 
 def test_a_signal_to_another_process_stops_this_one() -> None:
-    with pytest.raises(Stopped) as stopped, StopSignals(lambda number: signal.SIGTERM).installed() as stop:
-        with stop.deferred():
-            assert stop.requested()
+    told = StopSignals(lambda number: signal.SIGTERM)
+    with pytest.raises(Stopped) as stopped, told.installed() as stop, stop.deferred():
+        assert stop.requested()
     assert stopped.value.code == 143
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,9 +17,11 @@ from tiny import MAX_PIXELS, TEXTS, load_tiny, mixed_samples, save_tiny
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.serving.requests import Limits
 from reopold_vl.teachers import TeacherError
+from reopold_vl.teachers.http import Connection
 from reopold_vl.teachers.local import LocalTeacher
 from reopold_vl.teachers.server import ServerTeacher, connect
 from reopold_vl.types import Rollout
+from reopold_vl.vllm_http import VLLMClient
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +189,27 @@ def test_pieces_keep_to_the_servers_limits(
             far = ask(found.url, student)
             torch.testing.assert_close(far.score(rollouts).logprobs, expected, rtol=1e-6, atol=1e-6)
             assert found.paths.count("/v1/score") == 4 or limits.body_bytes == 150_000
+
+
+@pytest.mark.parametrize("kind", ["ours", "vllm"])
+def test_the_token_goes_out_whatever_a_netrc_says(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str | None] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        client = Connection(url, "geheim", 10, 0) if kind == "ours" else VLLMClient(url, "geheim", retries=0)
+        assert client.get("/v1/info") == {}
+    assert sent == ["Bearer geheim"]

@@ -319,7 +319,7 @@ def test_a_teacher_that_turns_nan_ends_the_run(
 
     def views(self: Parts, rollouts: Any, **settings: Any) -> Any:
         student, teacher = sound(self, rollouts, **settings)
-        return student, teacher._replace(logprobs=teacher.logprobs * math.nan)
+        return student, replace(teacher, logprobs=teacher.logprobs * math.nan)
 
     monkeypatch.setattr(Parts, "views", views)
     flags = ["--steps", "6", "--optim.max-bad-steps", "2", "--output-dir", str(tmp_path), "--name", "run"]

@@ -147,7 +147,7 @@ def head_result(student: VisionLanguageModel, teacher: Teacher) -> Result:
         models["teacher"] = teacher.model
     try:
         gaps = {whose: model.policy.head_gap(model.encoder(BLIND)) for whose, model in models.items()}
-    except PromptError as error:
+    except ValueError as error:
         return Result("head", "skip", f"a question without a picture cannot be encoded: {_line(error)}")
     return scoring.head(gaps, precision=str(student.policy.precision).removeprefix("torch."))
 

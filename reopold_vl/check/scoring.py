@@ -49,7 +49,10 @@ def head(gaps: Mapping[str, float], *, precision: str) -> Result:
     scored wrongly. `gaps` are the largest differences of student and teacher, in logits (`Policy.head_gap`).
     """
     allowed = HEAD_TOLERANCE[precision]
-    whose, gap = max(gaps.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1])
+    broken = next((whose for whose, gap in gaps.items() if math.isnan(gap)), None)
+    if broken is not None:
+        return Result("head", "skip", f"the {broken} gives NaN")
+    whose, gap = max(gaps.items(), key=lambda item: item[1])
     if gap <= allowed:
         return Result("head", "ok", f"what the head projects is what the model says ({' and '.join(gaps)})")
     measured = f"the {whose}'s logits differ from what its head projects by {gap:.3g}: it caps or scales them"

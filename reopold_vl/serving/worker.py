@@ -91,7 +91,8 @@ class Worker:
         self._stopped = True
         self._thread.shutdown(wait=True, cancel_futures=True)
         for job in self._waiting:
-            job.done.set_exception(ServerStopped("the server stops"))
+            if job.done.set_running_or_notify_cancel():
+                job.done.set_exception(ServerStopped("the server stops"))
 
     def _submit(self, call: Callable[[], Value]) -> Future[Value]:
         try:
@@ -107,6 +108,7 @@ class Worker:
             while self._waiting and (not jobs or rows + len(self._waiting[0].rollouts) <= self.max_batch):
                 jobs.append(self._waiting.popleft())
                 rows += len(jobs[-1].rollouts)
+        jobs = [job for job in jobs if job.done.set_running_or_notify_cancel()]  # whoever asked may have gone
         if not jobs:
             return  # an earlier turn took it along
         try:
