@@ -37,7 +37,7 @@ def token_counter(processor: str, *, min_pixels: int = 4 * 28 * 28, max_pixels: 
     except (OSError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecipeError(f"processor is {processor}: no processor can be loaded ({first})") from error
-    images = getattr(loaded, "image_processor", None)
+    images: Any = getattr(loaded, "image_processor", None)
     if not hasattr(images, "patch_size") or not hasattr(images, "merge_size"):
         allowed = "one whose images are a grid of patches, such as Qwen-VL's or GLM-4V's"
         raise RecipeError(f"processor is {processor}, a {type(loaded).__name__}: allowed is {allowed}")

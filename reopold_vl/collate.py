@@ -160,7 +160,7 @@ def _padded(piece: Sequence[tuple[int, int, list[int]]]) -> int:
     return len(piece) * max(prompt for prompt, *_ in piece) + sum(answer * len(rows) for _, answer, rows in piece)
 
 
-PASS_TOKENS = 128  # what one more pass costs, in tokens: below that padding is cheaper
+PASS_TOKENS = 64  # what one more pass costs, in tokens: below that padding is cheaper
 
 
 def length_groups(lengths: Sequence[int]) -> list[list[int]]:

@@ -66,9 +66,10 @@ def split(command: str) -> list[str]:
 
 
 def module_commands(text: str) -> list[list[str]]:
-    """[module, argument, ...] of every `python -m` command of ours in a bash block."""
+    """[module, argument, ...] of every `python -m` or torchrun command of ours in a bash block."""
     found = [split(line) for line in fenced(text)]
-    runs = [words[words.index("-m") + 1 :] for words in found if re.match(r"python[\d.]*$", words[0]) and "-m" in words]
+    ours = [words for words in found if words and re.match(r"(python[\d.]*|torchrun)$", words[0]) and "-m" in words]
+    runs = [words[words.index("-m") + 1 :] for words in ours]
     return [words for words in runs if words[0].split(".")[0] in PACKAGES]
 
 
@@ -131,12 +132,13 @@ def test_flags_in_the_text_exist(paper: Path) -> None:
     known = {"--help", "--config", "--resume", "--objective", "--data", "--max-pixels", "--json", "--rows"}
     known |= {"--quick", "--compare-teacher", "--base"}  # of check and merge
     known |= {"--enable-scale-out", "--api-key", "--mm-processor-kwargs", "--max-model-len"}  # of vLLM
+    known |= {"--no-enable-prefix-caching", "--signal"}  # of vLLM and of SLURM
     for config in CONFIGS:
         names = [field.name.replace("_", "-") for field in dataclasses.fields(config)]
         known |= {f"--{name}" for name in names} | {f"--no-{name}" for name in names}
     for objective in OBJECTIVES:
         known |= flags(to_dict(parse(["--objective", objective])[0]))
-    for flag in re.findall(r"`(--[a-z][\w.-]*)", prose(paper.read_text())):
+    for flag in re.findall(r"`(--[a-z][\w.-]*)(?![\w.*-])", prose(paper.read_text())):
         assert flag in known, f"{paper.name}: {flag}"
 
 
@@ -144,7 +146,7 @@ def test_make_targets_exist(paper: Path) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     assert {"train", "test", "check"} <= targets
     text = paper.read_text()
-    named = [words[1] for words in map(split, fenced(text)) if words[0] == "make" and len(words) > 1]
+    named = [words[1] for words in map(split, fenced(text)) if words[:1] == ["make"] and len(words) > 1]
     named += re.findall(r"`make ([\w-]+)", text)
     assert set(named) <= targets, f"{paper.name}: make {set(named) - targets}"
 

@@ -9,20 +9,21 @@ import numpy as np
 import torch
 
 from benchmarks.figures.result import Figure
+from benchmarks.gpu_shapes import SIZES
 from benchmarks.figures.setup import Step, build, naive_gap, random_answers, samples
 from reopold_vl.objectives import ReverseKL
 from reopold_vl.policy import Policy
 from reopold_vl.score import score, score_tokens
 from reopold_vl.types import Rollout
 
-QUESTIONS, N, UPDATES, ROWS = 16, 8, 2, 32
-MEDIAN, SPREAD, LONGEST = 60, 0.7, 256  # of the answers: log-normal, cut off, as reasoning traces are
+QUESTIONS, N, UPDATES, ROWS = 16, 8, 2, 64
+MEDIAN, SPREAD, LONGEST = 150, 0.7, 768  # of the answers: log-normal, cut off, as reasoning traces are
 SIDES = (112, 168, 224, 280)
 
 
 def measure() -> list[Figure]:
     """Token places that the decoder works on, per token that is there; TRL pads to the longest of all."""
-    model = build(0)
+    model = build(0, size=SIZES["tiny"])
     generator = np.random.default_rng(0)
     questions = [samples(1, side=int(generator.choice(SIDES)), seed=index)[0] for index in range(QUESTIONS)]
     prompts = [model.encoder(question) for question in questions]
@@ -45,7 +46,7 @@ def measure() -> list[Figure]:
     finally:
         Policy.hidden_states = plain
     few = [0, 9, 77]
-    check = naive_gap(build(0), [rollouts[row] for row in few], old.logprobs[few])
+    check = naive_gap(build(0, size=SIZES["tiny"]), [rollouts[row] for row in few], old.logprobs[few])
     return [
         Figure(
             "token places with padding / tokens in the gradient pass, log-normal answers",
