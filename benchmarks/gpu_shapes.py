@@ -173,14 +173,8 @@ def decoder_work(module: Any, *, tokens: int, past: int = 0, scored: int) -> Wor
     return Work(2.0 * linear, 4.0 * width * config.num_hidden_layers * pairs)
 
 
-def rollout_work(module: Any, *, prompt: int, patches: int, n: int, response: int) -> Work:
-    """One prompt and its `n` answers: the image and the prompt once, then a token at a time."""
+def answers_work(module: Any, *, prompt: int, patches: int, n: int, response: int) -> Work:
+    """One prompt and its `n` answers, sampled or scored: the image and the prompt once, then the answers' own tokens."""
     answers = decoder_work(module, tokens=response - 1, past=prompt, scored=response)
     once = decoder_work(module, tokens=prompt, scored=0) + image_work(module, patches)
     return sum((answers for _ in range(n)), once)
-
-
-def scoring_work(module: Any, *, prompt: int, patches: int, n: int, response: int) -> Work:
-    """A forward pass of one prompt's `n` answers: the image once, the prompt with each answer."""
-    row = decoder_work(module, tokens=prompt + response - 1, scored=response)
-    return sum((row for _ in range(n)), image_work(module, patches))

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from benchmarks.gpu_results import Phase, Training
-from benchmarks.gpu_shapes import Work, build_model, rollout_work, scoring_work
+from benchmarks.gpu_shapes import Work, answers_work, build_model
 from reopold_vl.learn import learn
 from reopold_vl.models import ModelError, VisionLanguageModel
 from reopold_vl.objectives import ReverseKL
@@ -142,13 +142,13 @@ class Step:
             "response": self.load.response,
         }
         count = self.load.prompts
-        passed: Work = scoring_work(student, **shape)
+        own: Work = answers_work(student, **shape)
         return {
-            "rollout": count * rollout_work(student, **shape).times(1, 1),
-            "student scoring": count * passed.times(1, 1),
-            "teacher scoring": count * scoring_work(teacher, **shape).times(1, 1),
+            "rollout": count * own.times(1, 1),
+            "student scoring": count * own.times(1, 1),
+            "teacher scoring": count * answers_work(teacher, **shape).times(1, 1),
             # The tower is part of "all weights"; under LoRA nothing is propagated back into it.
-            "gradient pass": count * (passed.times(2, 1) if self.lora else passed.times(3, 3)),
+            "gradient pass": count * (own.times(2, 1) if self.lora else own.times(3, 3)),
         }
 
     def run(self, seed: int) -> dict[str, tuple[float, int]]:

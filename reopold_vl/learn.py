@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from reopold_vl import distributed
-from reopold_vl.collate import prompt_groups
+from reopold_vl.collate import micro_batches
 from reopold_vl.divergence import DivergenceLoss
 from reopold_vl.loss import policy_gradient_loss
 from reopold_vl.optim import update
@@ -60,10 +60,9 @@ def learn(
             result.empty += 1
             scheduler.step()
             continue
-        work = pieces_by_owner(rollouts, signal.mask, share, owners, rows_at_once)
-        passes = max(map(len, work))
+        own = own_pieces(rollouts, signal.mask, share, owners, rows_at_once)
+        passes = int(distributed.largest(len(own)))
         loss = ratio_max = 0.0
-        own = work[distributed.rank()]
         for number in range(passes):
             with learner.passing(last=number + 1 == passes):
                 if number >= len(own):
@@ -74,7 +73,7 @@ def learn(
                 (output.loss * distributed.size()).backward()  # gradients are averaged over processes, Eq. 4 is a sum
             loss += output.metrics["loss"]
             ratio_max = max(ratio_max, output.metrics["ratio/max"])
-        if not any(rollouts[row].prompt.sample.images for pieces in work for piece in pieces for row in piece):
+        if not distributed.largest(any(rollouts[row].prompt.sample.images for piece in own for row in piece)):
             learner.forget_filler()
         norm = update(optimizer, scheduler, learner.trainable(), max_grad_norm=max_grad_norm)
         result.losses.append(distributed.total(loss))
@@ -123,20 +122,19 @@ def fitted(whole: Tensor, mask: Bool[Tensor, "batch time"]) -> Tensor:
     return found.to(mask.device)
 
 
-def pieces_by_owner(
+def own_pieces(
     rollouts: Sequence[Rollout],
     mask: Bool[Tensor, "batch time"],
     share: slice,
     owners: Sequence[int] | None,
     rows_at_once: int,
-) -> list[list[list[int]]]:
-    """What each process has to do of a share: pieces, as rows of the step, that hold a token to train on."""
-    work = []
-    for owner in range(distributed.size()):
-        rows = [row for row in range(share.start, share.stop) if owners is None or owners[row] == owner]
-        pieces = [rows[piece] for piece in prompt_groups([rollouts[row] for row in rows], rows_at_once)]
-        work.append([piece for piece in pieces if mask[piece].any()])
-    return work
+) -> list[list[int]]:
+    """What this process has to do of a share: pieces, as rows of the step, that hold a token to train on."""
+    rank = distributed.rank()
+    rows = [row for row in range(share.start, share.stop) if owners is None or owners[row] == rank]
+    found = micro_batches([rollouts[row] for row in rows], rows_at_once)
+    pieces = [[rows[place] for place in piece] for piece in found]
+    return [piece for piece in pieces if mask[piece].any()]
 
 
 def minibatches(rollouts: Sequence[Rollout], updates: int) -> Iterator[slice]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from reopold_vl import distributed
-from reopold_vl.collate import pad_right, prompt_groups
+from reopold_vl.collate import micro_batches, pad_right
 from reopold_vl.logprobs import TokenStats
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.sharding import collate_together, forget_passes
@@ -21,18 +21,18 @@ def score_tokens(model: VisionLanguageModel, rollouts: Sequence[Rollout], *, row
 
     With a model that is cut up over processes all of them make as many passes as the one that has most to score.
     """
-    logprobs: list[torch.Tensor] = []
-    entropy: list[torch.Tensor] = []
-    pieces = [rollouts[piece] for piece in prompt_groups(rollouts, rows_at_once)]
+    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    pieces = micro_batches(rollouts, rows_at_once)
     passes = len(pieces) if model.filler is None else int(distributed.largest(len(pieces)))
     for piece in pieces + [[]] * (passes - len(pieces)):
-        batch = collate_together(piece, model.filler, pad_id=model.pad_id).to(model.policy.device)
+        own = [rollouts[row] for row in piece]
+        batch = collate_together(own, model.filler, pad_id=model.pad_id).to(model.policy.device)
         stats = model.policy(batch, batch.mask)
-        logprobs += list(stats.logprobs[: len(piece)].cpu())
-        entropy += list(stats.entropy[: len(piece)].cpu())
+        found |= zip(piece, zip(stats.logprobs.cpu(), stats.entropy.cpu(), strict=True), strict=False)
     if model.filler is not None:
         forget_passes(model.policy)
     # Pieces are padded to their own longest answer, the whole to the longest of all.
+    logprobs, entropy = ([found[row][which] for row in range(len(rollouts))] for which in (0, 1))
     return TokenStats(pad_right(logprobs, 0.0), pad_right(entropy, 0.0))
 
 

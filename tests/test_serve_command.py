@@ -25,7 +25,7 @@ from reopold_vl.serve_teacher import main, parse
         (["zoo:teacher", "--max-batch", "0"], "max_batch is 0: allowed is 1 or more"),
         (["zoo:teacher", "--prot", "1"], "did you mean --port?"),
         (["zoo:teacher", "--token-env", "NO_SUCH_VARIABLE"], "token_env is NO_SUCH_VARIABLE: allowed is a variable"),
-        (["zoo:teacher", "--host", "256.1.1.1", "--port", "0"], "256.1.1.1:0 cannot be listened on"),
+        (["zoo:teacher", "--host", "203.0.113.7", "--port", "0"], "203.0.113.7:0 cannot be listened on"),
         (["nothing/here/at/all", "--port", "0"], "nothing/here/at/all: no such directory"),
     ],
 )

@@ -145,7 +145,7 @@ def test_who_is_no_teacher_of_this_student_is_refused_at_once(
     with pytest.raises(TeacherError, match="nobody answers there"):
         ask("http://127.0.0.1:9", student, retries=0)
     with pytest.raises(TeacherError, match="no such host"):
-        ask("http://no-such-host.invalid", student, retries=0)
+        ask("http://teacher.localhost.:9", student, retries=0)
     for page in (b"<html>hello</html>", b"{}", b"[1]", b'{"server": "reopold_vl.serve_teacher"}'):
         with (
             served(plain_teacher, spoil=lambda path, value, page=page: page) as found,

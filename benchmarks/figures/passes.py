@@ -14,7 +14,10 @@ def measure() -> list[Figure]:
     student, teacher = build(0, frozen=True, cache_mb=64), build(1, frozen=True)
     step = Step(student, teacher, N, RESPONSE, UPDATES)
     questions = samples(QUESTIONS, side=SIDE)
-    with counted(student.processor, student.policy.model) as ours, counted(student.processor, teacher.policy.model) as of:
+    with (
+        counted(student.processor, student.policy.model) as ours,
+        counted(student.processor, teacher.policy.model) as of,
+    ):
         step.run(questions, seed=0)
     theirs = None
     if trl.installed():

@@ -41,7 +41,9 @@ def compare(model: VisionLanguageModel, prompts: list[Prompt], name: str, ends: 
         return generate(model, prompts, ends, do_sample=True, num_return_sequences=N)
 
     ours(0), theirs(0)
-    (batches, mine), (made, other) = (cpu_seconds(lambda run=run: [run(seed) for seed in SEEDS]) for run in (ours, theirs))
+    (batches, mine), (made, other) = (
+        cpu_seconds(lambda run=run: [run(seed) for seed in SEEDS]) for run in (ours, theirs)
+    )
     rollouts = [rollout for batch in batches for rollout in batch]
     own = sum(len(rollout.response_ids) for rollout in rollouts)
     peer = sum(_length(row[len(prompts[0].ids) :], ends) for batch in made for row in batch)

@@ -31,7 +31,9 @@ def measure() -> list[Figure]:
         theirs = trl.grpo(build(0), questions, n=N, response=RESPONSE, updates=UPDATES, batches=BATCHES)
         more = samples(QUESTIONS * 4, side=SIDE)
         alone = trl.distillation(build(0), build(1), more, response=RESPONSE, batches=1)
-        checks |= {"|mean(-R) - TRL's beta = 1 loss| in standard errors": (identity(student, teacher, rollouts[1]), 3.0)}
+        checks |= {
+            "|mean(-R) - TRL's beta = 1 loss| in standard errors": (identity(student, teacher, rollouts[1]), 3.0)
+        }
     name, unit = f"a step's time for each response token, n = {N}, {UPDATES} updates", "CPU ms"
     details = {"prompt tokens": len(rollouts[0][0].prompt.ids), "response tokens": RESPONSE}
     return [

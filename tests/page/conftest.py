@@ -54,7 +54,7 @@ def service(arena: Arena, readable: Path, tmp_path_factory: pytest.TempPathFacto
     return Service(arena, Places.of([readable]), votes, max_new_tokens=128)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # so that what other tests connect to is not put down to the page
 def address(service: Service) -> Iterator[str]:
     """The page, served; skipped where gradio is not installed. At the end: it asked no other machine for anything."""
     pytest.importorskip("gradio", reason="the demo's page needs gradio: pip install -e '.[demo]'")
