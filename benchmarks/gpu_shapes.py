@@ -174,7 +174,7 @@ def decoder_work(module: Any, *, tokens: int, past: int = 0, scored: int) -> Wor
 
 
 def answers_work(module: Any, *, prompt: int, patches: int, n: int, response: int) -> Work:
-    """One prompt and its `n` answers, sampled or scored: the image and the prompt once, then the answers' own tokens."""
+    """One prompt and its `n` answers, sampled or scored: image and prompt once, then the answers' own tokens."""
     answers = decoder_work(module, tokens=response - 1, past=prompt, scored=response)
     once = decoder_work(module, tokens=prompt, scored=0) + image_work(module, patches)
     return sum((answers for _ in range(n)), once)

@@ -31,6 +31,7 @@ from reopold_vl.showcase import keep_rollouts
 from reopold_vl.splits import draw
 from reopold_vl.stop import StopSignals
 from reopold_vl.teacher_writes import begin_answers, write_answers
+from reopold_vl.teachers import TeacherError
 from reopold_vl.teachers.local import LocalTeacher
 from reopold_vl.types import Prompt, Rollout, ScoredBatch, TokenSignal
 
@@ -199,8 +200,8 @@ def open_log(config: TrainConfig, *, resume_step: int | None) -> RunLog | NoLog:
 def train(config: TrainConfig, *, resume: bool = False) -> dict[str, Any]:
     """A whole run: load and check, measure, train, measure again, report; returns the content of summary.json.
 
-    Raises ValueError (one line) for bad input, `Stopped` when a signal ended the run (it can be resumed),
-    TrainingDiverged after too many non-finite steps.
+    Raises ValueError (one line) for bad input, `Stopped` when a signal ended the run (it can be resumed), TeacherError
+    when the teacher was lost (so can that), TrainingDiverged after too many non-finite steps.
     """
     with (
         distributed.processes(timeout_minutes=config.distributed.timeout_minutes),
@@ -221,7 +222,12 @@ def train_together(config: TrainConfig, stop: StopSignals, *, resume: bool) -> d
     assemble.restore(config, parts)
     first = parts.progress.step + 1 if parts.progress.step else 0
     with open_log(config, resume_step=first if resume else None) as log:
-        run_steps(config, parts, log, stop)
+        try:
+            run_steps(config, parts, log, stop)
+        except TeacherError as error:  # a server that went away between two updates: what is learned is kept
+            if distributed.size() == 1 and parts.progress.step:
+                save(config, parts)
+            raise TeacherError(f"{error}; go on with  python -m reopold_vl.train --resume {config.run_dir}") from error
     outcome.save_student(config, parts)
     graded["after"] = outcome.measure_after(config, parts)
     graded |= outcome.measure_average(config, parts)

@@ -19,7 +19,6 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
-
 ROOM = 64  # tokens that a decoding cache is made longer by
 
 

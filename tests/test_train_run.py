@@ -329,9 +329,35 @@ def test_a_teacher_that_turns_nan_ends_the_run(
     assert [record["reward/nan"] for record in records] == [1.0, 1.0]  # the step that ended it is in the log
 
 
+def test_a_teacher_that_is_lost_costs_no_step(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reopold_vl.assemble import Parts
+    from reopold_vl.teachers import TeacherError
+
+    sound = Parts.views
+
+    def views(self: Parts, rollouts: Any, **settings: Any) -> Any:
+        if self.progress.step == 2:
+            raise TeacherError("http://gpu-7:8765: connection refused (tried 9 times)")
+        return sound(self, rollouts, **settings)
+
+    flags = ["--steps", "3", "--save-every", "0", "--output-dir", str(tmp_path), "--name", "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "views", views)
+        assert main([*small, *flags]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "connection refused" in last and last.endswith(f"--resume {tmp_path / 'run'}")
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert "resuming after step 2" in capsys.readouterr().out
+    straight = train(small, tmp_path, "--steps", "3", "--save-every", "0", name="straight")
+    ends = [load_file(run / "student" / "model.safetensors") for run in (tmp_path / "run", straight)]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
 def test_the_gap_between_engine_and_trainer_is_logged(small: list[str], tmp_path: Path) -> None:
     run = train(small, tmp_path, "--steps", "1", "--student.compute", "bfloat16")
-    assert 0 < read_lines(run / "metrics.jsonl")[-1]["rollout/engine_gap"] < 0.5
+    assert 0 <= read_lines(run / "metrics.jsonl")[-1]["rollout/engine_gap"] < 0.5  # bf16 may round both alike
 
 
 def test_a_few_steps_make_the_embedded_student_better(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from benchmarks.figures.result import Figure
-from benchmarks.gpu_shapes import SIZES
 from benchmarks.figures.setup import Step, build, naive_gap, random_answers, samples
+from benchmarks.gpu_shapes import SIZES
 from reopold_vl.objectives import ReverseKL
 from reopold_vl.policy import Policy
 from reopold_vl.score import score, score_tokens

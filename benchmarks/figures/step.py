@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from benchmarks.figures import trl
 from benchmarks.figures.result import Figure, cpu_seconds
-from benchmarks.figures.setup import Step, build, naive_gap, random_answers, samples, update_gap
-from reopold_vl.models import VisionLanguageModel
+from benchmarks.figures.setup import SIZE, Step, build, engine, naive_gap, random_answers, samples, update_gap
+from reopold_vl.collate import collate_rollouts
 from reopold_vl.objectives import Reopold, ReverseKL
-from reopold_vl.policy import Policy
 from reopold_vl.score import score_tokens
-from reopold_vl.types import Rollout
+from reopold_vl.types import Prompt, Rollout
 
 QUESTIONS, N, RESPONSE, UPDATES, SIDE, BATCHES = 2, 8, 48, 2, 448, 2
 
@@ -66,29 +67,23 @@ def agreement(rollouts: list[Rollout]) -> dict[str, tuple[float, float]]:
 
 
 @torch.no_grad()
-def identity(student: VisionLanguageModel, teacher: VisionLanguageModel, rollouts: list[Rollout]) -> float:
-    """|mean(-R) - TRL's reverse KL| over the tokens that `student` drew, in standard errors of the mean.
+def identity(prompts: list[Prompt]) -> float:
+    """|mean(-R) - TRL's reverse KL| over tokens that the student drew, in standard errors of the mean.
 
     R = log pi_T - log pi_S of a drawn token is minus an unbiased estimate of KL(pi_S || pi_T) in its context, and
-    without floor, mask and earlier updates mean(-R) is our loss.
+    without floor, mask and earlier updates mean(-R) is our loss. The vocabulary has no padding here: what is never
+    drawn would have a share in the divergence.
     """
     from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
-    prompts = list({id(rollout.prompt): rollout.prompt for rollout in rollouts}.values())
-    from benchmarks.figures.setup import engine
-
+    whole = replace(SIZE, vocabulary=len(build(0, size=SIZE).tokenizer))
+    student, teacher = (build(seed, size=whole) for seed in (0, 1))
     drawn = engine(student, 64).generate(prompts, n=N, max_new_tokens=RESPONSE, seed=99)
-    from reopold_vl.collate import collate_rollouts
-
     batch = collate_rollouts(drawn, pad_id=student.pad_id)
-    states = [_states(model.policy, batch) for model in (student, teacher)]
+    states = [model.policy.response_states(batch) for model in (student, teacher)]
     heads = [model.policy.model.get_output_embeddings().weight for model in (student, teacher)]
-    loss, _, _ = _chunked_divergence_loss(*states, *heads, batch.mask, beta=1.0)  # pyright: ignore[reportArgumentType]
+    loss, _, _ = _chunked_divergence_loss(*states, *heads, batch.mask, beta=1.0)  # pyright: ignore
     logprobs = [score_tokens(model, drawn, rows_at_once=64).logprobs for model in (student, teacher)]
     rewards = (logprobs[1] - logprobs[0])[batch.mask]
     error = float(rewards.std()) / len(rewards) ** 0.5
     return abs(float(-rewards.mean()) - float(loss)) / error
-
-
-def _states(policy: Policy, batch: object) -> torch.Tensor:
-    return policy.response_states(batch)  # pyright: ignore[reportArgumentType]
