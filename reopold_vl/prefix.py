@@ -41,7 +41,7 @@ class _PromptLayer(DynamicLayer):
 class _AnswerLayer(DynamicLayer):
     """Shows each row its prompt's keys and values, with the answer's own behind them."""
 
-    def __init__(self, prompts: DynamicLayer, rows: Int[Tensor, " batch"]) -> None:
+    def __init__(self, prompts: Any, rows: Int[Tensor, " batch"]) -> None:
         super().__init__()
         self.prompts, self.rows = prompts, rows
 
@@ -56,6 +56,8 @@ class _AnswerLayer(DynamicLayer):
 class _RoomyLayer(DynamicLayer):
     """Grows in place: transformers' own copies all keys and values for every token."""
 
+    keys: Any
+    values: Any
     held = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -111,7 +113,7 @@ def prompt_cache(config: Any) -> Cache:
 def answer_cache(prompts: Cache, rows: Int[Tensor, " batch"]) -> Cache:
     """For one forward pass of answers, row b of which answers the prompt `rows[b]`; `prompts` stays as it is."""
     if isinstance(prompts, RepeatableCache):
-        return RepeatableCache(layers=[_AnswerLayer(layer, rows) for layer in prompts.layers])  # pyright: ignore[reportArgumentType]
+        return RepeatableCache(layers=[_AnswerLayer(layer, rows) for layer in prompts.layers])
     own = copy.copy(prompts)
     own.layers = [_twin(layer) for layer in prompts.layers]
     own.reorder_cache(rows)  # pyright: ignore[reportArgumentType]

@@ -40,7 +40,8 @@ def compare(model: VisionLanguageModel, prompts: list[Prompt], name: str, ends: 
         torch.manual_seed(seed)
         return generate(model, prompts, ends, do_sample=True, num_return_sequences=N)
 
-    ours(0), theirs(0)
+    for run in (ours, theirs):
+        run(0)
     (batches, mine), (made, other) = (
         cpu_seconds(lambda run=run: [run(seed) for seed in SEEDS]) for run in (ours, theirs)
     )
