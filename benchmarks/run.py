@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from benchmarks.figures import growth, head, padding, passes, rollout, step
+from benchmarks.figures import growth, head, padding, passes, rollout, savings, step
 from benchmarks.figures.result import Figure, table
 
 FIGURES: dict[str, Callable[[], list[Figure]]] = {
@@ -31,6 +31,7 @@ FIGURES: dict[str, Callable[[], list[Figure]]] = {
     "head": head.measure,
     "padding": padding.measure,
     "growth": growth.measure,
+    "savings": savings.measure,
 }
 
 

@@ -39,7 +39,7 @@ def side(hidden: torch.Tensor, weight: torch.Tensor) -> TeacherSide:
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_gkd_is_the_distillation_trainers_loss(beta: float) -> None:
-    from trl.trainer.distillation_trainer import _chunked_divergence_loss
+    from trl.trainer.distillation_trainer import _chunked_divergence_loss  # pyright: ignore
 
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, 5, 16, generator=generator).requires_grad_()
@@ -70,7 +70,7 @@ def test_gkd_is_the_distillation_trainers_loss(beta: float) -> None:
 
 
 def test_iw_opd_is_the_iw_opd_trainers_loss() -> None:
-    from trl.experimental.iw_opd.iw_opd_trainer import IWOPDTrainer
+    from trl.experimental.iw_opd.iw_opd_trainer import IWOPDTrainer  # pyright: ignore
 
     batch = random_batch(4, 6, seed=3)
     generator = torch.Generator().manual_seed(3)
@@ -99,7 +99,7 @@ def test_iw_opd_is_the_iw_opd_trainers_loss() -> None:
     ("weighting", "theirs"), [("token", "bnpo"), ("answer_mean", "grpo"), ("answer_sum", "dr_grpo")]
 )
 def test_grpo_is_the_grpo_trainers_loss(weighting: Any, theirs: str) -> None:
-    from trl import GRPOTrainer
+    from trl import GRPOTrainer  # pyright: ignore
 
     batch = random_batch(6, 5, seed=5)
     mask = torch.arange(5) < torch.tensor([5, 3, 1, 4, 5, 2])[:, None]

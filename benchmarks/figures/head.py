@@ -50,7 +50,7 @@ def dense(hidden: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor) -> tupl
 
 def trl_logprobs(hidden: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """GRPOTrainer's, which gives what ours gives."""
-    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+    from trl.kernels.chunked_logprob import ChunkedLogProbFunction  # pyright: ignore
 
     found = ChunkedLogProbFunction.apply(hidden, weight, None, ids, 1.0, TILE_VOCABULARY, None, 1.0, ("entropy",))
     logprobs, entropy = found[:2]  # pyright: ignore[reportOptionalSubscript]
@@ -60,7 +60,7 @@ def trl_logprobs(hidden: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor) 
 
 def trl_divergence(hidden: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """DistillationTrainer's reverse KL, between two students."""
-    from trl.trainer.distillation_trainer import _chunked_divergence_loss
+    from trl.trainer.distillation_trainer import _chunked_divergence_loss  # pyright: ignore
 
     states = hidden[None]
     loss, entropy, _ = _chunked_divergence_loss(

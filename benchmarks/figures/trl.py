@@ -46,7 +46,7 @@ def grpo(
 
     The first generation batch is to warm up; then `batches` are measured.
     """
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig, GRPOTrainer  # pyright: ignore
 
     rows = len(questions) * n
     config = GRPOConfig(
@@ -75,7 +75,7 @@ def distillation(
     batches: int,
 ) -> Cost:
     """DistillationTrainer at beta = 1 (reverse KL): one answer to each question, one update a batch."""
-    from trl import DistillationConfig, DistillationTrainer
+    from trl import DistillationConfig, DistillationTrainer  # pyright: ignore
 
     config = DistillationConfig(
         **_settings(model, len(questions), response, steps=batches + 1), beta=1.0, gradient_accumulation_steps=1

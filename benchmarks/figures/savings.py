@@ -1,0 +1,127 @@
+"""What each saving is worth: a step as it is, and the same step with that one saving taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from benchmarks.figures.result import Figure, cpu_seconds
+from benchmarks.figures.rollout import ENDS
+from benchmarks.figures.setup import Step, build, engine, random_answers, samples
+from reopold_vl import collate, learn
+from reopold_vl.logprobs import TokenStats
+from reopold_vl.objectives import Reopold, ReverseKL
+from reopold_vl.policy import Policy
+from reopold_vl.rollout import hf
+from reopold_vl.score import score, score_tokens
+from reopold_vl.types import Rollout
+
+QUESTIONS, N, RESPONSE, SIDE = 2, 8, 48, 448
+LENGTHS = ((9, 15, 22, 31, 40, 60, 90, 190), (7, 18, 20, 35, 44, 70, 85, 160))  # as skewed as real ones
+
+
+@contextmanager
+def changed(place: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute has another value meanwhile."""
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+def measure() -> list[Figure]:
+    student, teacher = build(0, frozen=True, cache_mb=64), build(1)
+    questions = samples(QUESTIONS, side=SIDE)
+    prompts = [student.encoder(question) for question in questions]
+    step = Step(student, teacher, N, RESPONSE, updates=2)
+    rollouts = step.run(questions, seed=0)
+    uneven = random_answers(prompts, LENGTHS)
+    found = [
+        _compare(
+            "scoring: a prompt read once for its answers",
+            lambda: _score(step, rollouts),
+            changed(Policy, "shares_prompts", lambda self, batch: False),
+        ),
+        _compare(
+            "gradient pass: a prompt read once for its answers",
+            lambda: _learn(step, rollouts),
+            changed(Policy, "shares_prompts", lambda self, batch: False),
+        ),
+        _compare(
+            "gradient pass: answers in groups of their length",
+            lambda: _learn(step, uneven),
+            changed(collate, "PASS_TOKENS", 10**9),
+        ),
+        _compare(
+            "gradient pass: features of a frozen tower kept",
+            lambda: _learn(step, rollouts),
+            changed(student.policy, "feature_cache", None),
+        ),
+        _compare(
+            "gradient pass: the head on a fifth of the tokens",
+            lambda: _learn(step, rollouts, Reopold(0.2, 0.2, switch_step=0)),
+            changed(learn, "fitted", _everything),
+        ),
+        _compare(
+            "rollout: keys and values grow in place",
+            lambda: _sample(step, prompts, ends=(-1,)),
+            changed(hf, "decoding_cache", lambda config: DynamicCache(config=config)),
+        ),
+        _compare(
+            "rollout: answers that have ended are dropped",
+            lambda: _sample(step, prompts, ends=ENDS),
+            changed(hf, "STEPS_BETWEEN_CHECKS", {"cpu": 10**9}),
+        ),
+    ]
+    one_by_one = [prompt for prompt in prompts for _ in range(N)]
+    _, once = cpu_seconds(lambda: _sample(step, prompts, ends=(-1,)))
+    _, each = cpu_seconds(lambda: engine(student, 64).generate(one_by_one, n=1, max_new_tokens=RESPONSE, seed=0))
+    found.append(_figure("rollout: a prompt prefilled once for its answers", once, each))
+    _, again = cpu_seconds(lambda: score_tokens(student, rollouts, rows_at_once=64))
+    _, whole = cpu_seconds(lambda: step.run(questions, seed=1))
+    found.append(_figure("a step: the student's log-probs from the sampler, no second pass", whole, whole + again))
+    return found
+
+
+def _score(step: Step, rollouts: list[Rollout]) -> None:
+    score_tokens(step.teacher, rollouts, rows_at_once=64)
+
+
+def _learn(step: Step, rollouts: list[Rollout], objective: Any = None) -> None:
+    shape = (len(rollouts), max(len(rollout.response_ids) for rollout in rollouts))
+    logprobs, entropy = -torch.ones(shape), torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    batch = score(rollouts, TokenStats(logprobs, entropy), TokenStats(logprobs + 0.1, entropy))
+    step.learn(rollouts, batch, (objective or ReverseKL())(batch, step=0))
+
+
+def _sample(step: Step, prompts: list[Any], *, ends: tuple[int, ...]) -> None:
+    replace(engine(step.student, 64), eos_ids=ends).generate(prompts, n=N, max_new_tokens=RESPONSE, seed=0)
+
+
+def _everything(whole: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """In place of `learn.fitted`: all tokens are projected."""
+    found = _fitted(whole, mask)
+    return mask if found.dtype == torch.bool else found
+
+
+_fitted = learn.fitted
+
+
+def _compare(name: str, call: Callable[[], None], without: AbstractContextManager[None]) -> Figure:
+    call()
+    _, ours = cpu_seconds(call)
+    with without:
+        call()
+        _, other = cpu_seconds(call)
+    return _figure(name, ours, other)
+
+
+def _figure(name: str, ours: float, other: float) -> Figure:
+    return Figure(name, "CPU s", ours=ours, peer=other, peer_name="without", goal=1.0)
