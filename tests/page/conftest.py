@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 
+hosts_asked: set[str] = set()  # that have been asked for while the page was served
+
+
 @pytest.fixture(scope="session")
 def arena() -> Arena:
     """Before, student and teacher, all embedded."""
@@ -54,25 +57,30 @@ def service(arena: Arena, readable: Path, tmp_path_factory: pytest.TempPathFacto
     return Service(arena, Places.of([readable]), votes, max_new_tokens=128)
 
 
-@pytest.fixture(scope="package")  # so that what other tests connect to is not put down to the page
+@pytest.fixture(scope="session")
 def address(service: Service) -> Iterator[str]:
-    """The page, served; skipped where gradio is not installed. At the end: it asked no other machine for anything."""
+    """The page, served; skipped where gradio is not installed."""
     pytest.importorskip("gradio", reason="the demo's page needs gradio: pip install -e '.[demo]'")
     from demo.page import build_page, launch_settings
 
     page = build_page(service, default_tokens=56)
-    with recorded_hosts() as hosts:
+    with recorded_hosts(hosts_asked):
         _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_settings())
         yield url.rstrip("/")
         page.close(verbose=False)
-    assert "127.0.0.1" in hosts  # else the recording does not work
-    assert hosts <= {"127.0.0.1", "localhost", "0.0.0.0", "::1"}
+    assert "127.0.0.1" in hosts_asked  # else the recording does not work
+
+
+@pytest.fixture(autouse=True)
+def asks_no_other_machine() -> Iterator[None]:
+    """After every test of the page, not at the end of the session: other tests look for hosts that are not there."""
+    yield
+    assert hosts_asked <= {"127.0.0.1", "localhost", "0.0.0.0", "::1"}
 
 
 @contextmanager
-def recorded_hosts() -> Iterator[set[str]]:
-    """The hosts that this process looks up or connects to."""
-    hosts: set[str] = set()
+def recorded_hosts(hosts: set[str]) -> Iterator[None]:
+    """Adds the hosts that this process looks up or connects to."""
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
     def connecting(self: socket.socket, address: Any) -> None:
@@ -87,7 +95,7 @@ def recorded_hosts() -> Iterator[set[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connecting)
         patch.setattr(socket, "getaddrinfo", looking_up)
-        yield hosts
+        yield
 
 
 @pytest.fixture
