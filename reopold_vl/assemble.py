@@ -22,6 +22,7 @@ from reopold_vl.logprobs import TokenStats
 from reopold_vl.models import VisionLanguageModel, pick_device
 from reopold_vl.needs import Extras, require_possible
 from reopold_vl.optim import build_optimizer, build_scheduler
+from reopold_vl.prefetch import EncodingAhead
 from reopold_vl.presets import EMBEDDED
 from reopold_vl.progress import Progress
 from reopold_vl.rollout.build import require_engine
@@ -50,6 +51,7 @@ class Parts:
     progress: Progress
     extras: Extras
     average: MovingAverage | None = None
+    ahead: EncodingAhead | None = None
 
     def feature_caches(self) -> dict[str, FeatureCache | None]:
         """The vision features that are kept in this process, by whose tower they are of."""
@@ -61,7 +63,7 @@ class Parts:
     def encode(self, samples: Sequence[VisualSample]) -> tuple[list[int], list[Prompt]]:
         """This process's share of a step: places in `samples`, and prompts. Samples that cannot be encoded are counted
         and shown, and DataError if none can."""
-        keys, prompts, reasons = encode_share(self.student.encoder, samples)
+        keys, prompts, reasons = encode_share(self.ahead or self.student.encoder, samples)
         for reason in reasons:
             tqdm.write(f"skipped {reason}")
         self.progress.skipped_prompts += len(reasons)
@@ -123,7 +125,8 @@ def load(config: TrainConfig) -> Parts:
     average = MovingAverage(student.policy.model, optimizer, decay=decay) if decay else None
     some, _ = student.encoder.encode_all(splits.train[:8])
     pair = replace(pair, results=(*require_memory(room.with_prompts(some)), *pair.results))
-    return Parts(student, learner, teacher, splits, pair, optimizer, scheduler, progress, extras, average)
+    ahead = EncodingAhead(student.encoder, config.images.workers) if config.images.workers else None
+    return Parts(student, learner, teacher, splits, pair, optimizer, scheduler, progress, extras, average, ahead)
 
 
 def advice(config: TrainConfig) -> list[str]:

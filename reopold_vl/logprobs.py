@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# Larger tiles cost memory, much smaller ones time: 64-256 rows were best on a CPU at V = 151,936.
+# Larger tiles cost memory, much smaller ones time: 64-128 rows were best on a CPU at V = 151,936.
 TILE_ROWS = 128
-TILE_ELEMENTS = 1 << 25  # a small vocabulary takes more rows a tile: 2^25 fp32 logits are 128 MiB
+TILE_ELEMENTS = 1 << 24  # a small vocabulary takes more rows a tile: 2^24 fp32 logits are 64 MiB
 NO_WEIGHT = -1e4  # exp of it is 0 in fp32, and 0 times it is 0, which 0 times -inf would not be
 
 # What is made of hidden states: a NamedTuple of one vector [tokens] each (`token_stats` is one such reader).

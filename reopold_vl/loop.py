@@ -33,7 +33,7 @@ from reopold_vl.stop import StopSignals
 from reopold_vl.teacher_writes import begin_answers, write_answers
 from reopold_vl.teachers import TeacherError
 from reopold_vl.teachers.local import LocalTeacher
-from reopold_vl.types import Prompt, Rollout, ScoredBatch, TokenSignal
+from reopold_vl.types import Prompt, Rollout, ScoredBatch, TokenSignal, VisualSample
 
 
 def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: StopSignals) -> None:
@@ -56,10 +56,12 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
         for step in range(progress.step, config.steps):
             watch = Stopwatch()
             torch.manual_seed(derive_seed(config.seed, step, "torch"))
-            samples = draw(parts.splits.train, config.prompts_per_step, seed=config.seed, step=step)
+            samples = drawn(config, parts, step)
             with whole_weights(student.policy):
                 with watch("rollout"):
                     keys, prompts = parts.encode(samples)  # of several processes each takes its share
+                    if parts.ahead is not None and step + 1 < config.steps:
+                        parts.ahead.begin(drawn(config, parts, step + 1))
                     rollouts = answers(config, parts, engine, prompts, keys=keys, step=step)
                 with watch("score"):
                     rows = config.optim.rows_at_once
@@ -98,6 +100,11 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
                 save(config, parts)
             if stopping:
                 break
+
+
+def drawn(config: TrainConfig, parts: Parts, step: int) -> list[VisualSample]:
+    """The questions of a step: a function of the seed and the step."""
+    return draw(parts.splits.train, config.prompts_per_step, seed=config.seed, step=step)
 
 
 def answers(

@@ -19,8 +19,6 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
-ROOM = 64  # tokens that a decoding cache is made longer by
-
 
 class RepeatableCache(Cache):
     """A cache that a layer can be run on again with the same result."""
@@ -28,7 +26,7 @@ class RepeatableCache(Cache):
     repeatable = True
 
 
-class _PromptLayer(DynamicLayer):
+class PromptLayer(DynamicLayer):
     """Keeps what comes first. A sliding window needs no layer of its own: the mask does it."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -53,48 +51,6 @@ class _AnswerLayer(DynamicLayer):
         return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
 
 
-class _RoomyLayer(DynamicLayer):
-    """Grows in place: transformers' own copies all keys and values for every token."""
-
-    keys: Any
-    values: Any
-    held = 0
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values, self.held = key_states, value_states, key_states.shape[-2]
-            return key_states, value_states
-        stop = self.held + key_states.shape[-2]
-        if stop > self.keys.shape[-2]:
-            self.keys, self.values = (_longer(each, stop + ROOM) for each in (self.keys, self.values))
-        self.keys[:, :, self.held : stop] = key_states
-        self.values[:, :, self.held : stop] = value_states
-        self.held = stop
-        return self.keys[:, :, :stop], self.values[:, :, :stop]
-
-    def get_seq_length(self) -> int:
-        return self.held
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.keys, self.values = (
-            each[:, :, : self.held].index_select(0, beam_idx) for each in (self.keys, self.values)
-        )
-
-
-def _longer(tensor: Tensor, length: int) -> Tensor:
-    made = tensor.new_empty(*tensor.shape[:2], length, tensor.shape[-1])
-    made[:, :, : tensor.shape[-2]] = tensor
-    return made
-
-
-def decoding_cache(config: Any) -> DynamicCache:
-    """For sampling token by token, without gradient; `config` is the language model's."""
-    made = DynamicCache(config=config)
-    made.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in made.layers]
-    return made
-
-
 def attention_alone(config: Any) -> bool:
     """Whether all layers are attention; the states of linear attention are overwritten in place, and hold no gradient.
 
@@ -107,7 +63,7 @@ def prompt_cache(config: Any) -> Cache:
     """For the forward pass of prompts; `config` is the language model's."""
     if not attention_alone(config):
         return DynamicCache(config=config)
-    return RepeatableCache(layers=[_PromptLayer() for _ in DynamicCache(config=config).layers])
+    return RepeatableCache(layers=[PromptLayer() for _ in DynamicCache(config=config).layers])
 
 
 def answer_cache(prompts: Cache, rows: Int[Tensor, " batch"]) -> Cache:
@@ -115,12 +71,12 @@ def answer_cache(prompts: Cache, rows: Int[Tensor, " batch"]) -> Cache:
     if isinstance(prompts, RepeatableCache):
         return RepeatableCache(layers=[_AnswerLayer(layer, rows) for layer in prompts.layers])
     own = copy.copy(prompts)
-    own.layers = [_twin(layer) for layer in prompts.layers]
+    own.layers = [twin(layer) for layer in prompts.layers]
     own.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
     return own
 
 
-def _twin(layer: Any) -> Any:
+def twin(layer: Any) -> Any:
     """A layer that can be changed without its original; tensors are taken over as they are."""
     twin = copy.copy(layer)
     vars(twin).update({name: dict(held) for name, held in vars(layer).items() if isinstance(held, dict)})

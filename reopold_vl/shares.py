@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reopold_vl import distributed
 from reopold_vl.collate import pad_right
+from reopold_vl.prefetch import EncodingAhead
 from reopold_vl.prompts import PromptEncoder
 from reopold_vl.types import Prompt, Rollout, ScoredBatch, VisualSample
 
@@ -31,7 +32,9 @@ class Whole(NamedTuple):
     owners: list[int]
 
 
-def encode_share(encoder: PromptEncoder, samples: Sequence[VisualSample]) -> tuple[list[int], list[Prompt], list[str]]:
+def encode_share(
+    encoder: PromptEncoder | EncodingAhead, samples: Sequence[VisualSample]
+) -> tuple[list[int], list[Prompt], list[str]]:
     """Of this process's share of a step's samples: their places in the step, and their prompts.
 
     Samples that cannot be encoded are left out; the reasons are those of all processes.

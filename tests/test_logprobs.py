@@ -132,6 +132,6 @@ def test_no_more_than_a_tile_is_ever_projected_or_saved(monkeypatch: pytest.Monk
 
 
 def test_a_large_vocabulary_gets_small_tiles_and_a_small_one_large() -> None:
-    """At V = 151,936 a tile has 220 rows (128 MiB of fp32 logits), whatever the number of tokens."""
+    """At V = 151,936 a tile has 128 rows (74 MiB of fp32 logits), whatever the number of tokens."""
     assert max(logprobs.TILE_ROWS, logprobs.TILE_ELEMENTS // 151_936) <= 256
     assert max(logprobs.TILE_ROWS, logprobs.TILE_ELEMENTS // 700) > 10_000

@@ -12,8 +12,9 @@ from transformers import DynamicCache
 
 from benchmarks.figures.result import Figure, cpu_seconds
 from benchmarks.figures.rollout import ENDS
-from benchmarks.figures.setup import Step, build, engine, random_answers, samples
+from benchmarks.figures.setup import NEVER, Step, build, engine, random_answers, samples
 from reopold_vl import collate, learn
+from reopold_vl.decoding import sampling_cache
 from reopold_vl.logprobs import TokenStats
 from reopold_vl.objectives import Reopold, ReverseKL
 from reopold_vl.policy import Policy
@@ -70,9 +71,14 @@ def measure() -> list[Figure]:
             changed(learn, "fitted", _everything),
         ),
         _compare(
-            "rollout: keys and values grow in place",
-            lambda: _sample(step, prompts, ends=(-1,)),
-            changed(hf, "decoding_cache", lambda config: DynamicCache(config=config)),
+            "rollout: a prompt's keys read once a step for its answers",
+            lambda: _sample(step, prompts, ends=NEVER),
+            changed(hf, "sampling_cache", lambda made, rows, attention: sampling_cache(made, rows, attention="")),
+        ),
+        _compare(
+            "rollout: that, and caches that grow in place",
+            lambda: _sample(step, prompts, ends=NEVER),
+            changed(hf, "sampling_cache", _plain_cache),
         ),
         _compare(
             "rollout: answers that have ended are dropped",
@@ -81,7 +87,7 @@ def measure() -> list[Figure]:
         ),
     ]
     one_by_one = [prompt for prompt in prompts for _ in range(N)]
-    _, once = cpu_seconds(lambda: _sample(step, prompts, ends=(-1,)))
+    _, once = cpu_seconds(lambda: _sample(step, prompts, ends=NEVER))
     _, each = cpu_seconds(lambda: engine(student, 64).generate(one_by_one, n=1, max_new_tokens=RESPONSE, seed=0))
     found.append(_figure("rollout: a prompt prefilled once for its answers", once, each))
     _, again = cpu_seconds(lambda: score_tokens(student, rollouts, rows_at_once=64))
@@ -103,6 +109,14 @@ def _learn(step: Step, rollouts: list[Rollout], objective: Any = None) -> None:
 
 def _sample(step: Step, prompts: list[Any], *, ends: tuple[int, ...]) -> None:
     replace(engine(step.student, 64), eos_ids=ends).generate(prompts, n=N, max_new_tokens=RESPONSE, seed=0)
+
+
+def _plain_cache(prompts: Any, rows: torch.Tensor, *, attention: str) -> DynamicCache:
+    """transformers' own: a copy of the prompt for each answer, and of everything for each token."""
+    made = DynamicCache()
+    for number, layer in enumerate(prompts.layers):
+        made.update(layer.keys[rows], layer.values[rows], number)
+    return made
 
 
 def _everything(whole: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -100,9 +100,12 @@ def rollout_bytes(plan: Plan) -> int:
     model, rows = plan.student, plan.rollout_rows
     prompts = max(1, rows // plan.n)
     element = plan.compute_bytes
-    length = plan.prompt_tokens + plan.response_tokens
-    cache = kv_cache_bytes(model, rows=rows, tokens=length, element_bytes=element)
     prefilled = kv_cache_bytes(model, rows=prompts, tokens=plan.prompt_tokens, element_bytes=element)
+    if plan.n > 1 and plan.shared_prompts:  # prompts stay one copy while their answers grow
+        cache = prefilled + kv_cache_bytes(model, rows=rows, tokens=plan.response_tokens, element_bytes=element)
+    else:
+        length = plan.prompt_tokens + plan.response_tokens
+        cache = kv_cache_bytes(model, rows=rows, tokens=length, element_bytes=element)
     read = prompts * plan.prompt_tokens
     prefill = prefilled + _forward_bytes(model, prompts, read, plan.prompt_tokens, plan, plan.weight_bytes, element)
     pixels = int(prompts * plan.image_tokens * model.patches_per_token * PATCH_BYTES)

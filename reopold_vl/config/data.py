@@ -52,5 +52,9 @@ class ImageConfig:
     allow_url: bool = False
     """Fetch images given as http(s) addresses."""
 
+    workers: int = 0
+    """Threads that open and process the next step's images while this one runs; 0: none, each step does its own."""
+
     def __post_init__(self) -> None:
         require(0 < self.min_pixels <= self.max_pixels, "images.min_pixels", self.min_pixels, "1 to images.max_pixels")
+        require(self.workers >= 0, "images.workers", self.workers, "0 or more")

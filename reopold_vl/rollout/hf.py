@@ -11,13 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reopold_vl.collate import collate_prompts
+from reopold_vl.decoding import sampling_cache
 from reopold_vl.logprobs import logit_stats
-from reopold_vl.policy import Policy, image_token_counts, like_positions, select_rows
-from reopold_vl.prefix import decoding_cache
+from reopold_vl.policy import Policy, like_positions
 from reopold_vl.rollout.draws import draw_tokens, uniform_numbers
 from reopold_vl.types import Prompt, Rollout
 
-STEPS_BETWEEN_CHECKS = 8  # to ask a GPU which answers have ended is to wait for it; meanwhile they go on, unseen
+# To ask a GPU which answers have ended is to wait for it: ended ones go on for a few steps there, unseen.
+STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True)
@@ -119,24 +120,16 @@ class HFEngine:
         """Fill `found` with `n` answers to each prompt; control goes back to the caller after every step."""
         policy, numbers = self.policy, numbers.to(self.policy.device)
         batch = collate_prompts(prompts, pad_id=self.pad_id).to(policy.device)
-        positions, next_position = policy.positions(batch)
-        cache = decoding_cache(policy.model.config.get_text_config())
-        features = select_rows(policy.encode_images(batch), image_token_counts(batch), list(range(len(prompts))))
-        hidden = policy.hidden_states(
-            ids=batch.ids,
-            mask=batch.mask,
-            positions=positions,
-            token_types=batch.token_types,
-            features=features,
-            cache=cache,
-        )
+        hidden, prompt_cache, positions, next_position = policy.read_prompts(batch)
         expand = torch.arange(len(prompts), device=policy.device).repeat_interleave(n)
-        cache.reorder_cache(expand)  # pyright: ignore[reportArgumentType]
+        attention = policy.model.config.get_text_config()._attn_implementation
+        cache = sampling_cache(prompt_cache, expand, attention=attention)
+        del prompt_cache
         logits, mask, position = policy.next_logits(hidden[expand, -1]), batch.mask[expand], next_position[expand]
         alive = torch.arange(len(expand), device=policy.device)
         eos = torch.tensor(self.eos_ids, device=policy.device)
         steps = found.ids.shape[1]
-        between_checks = 1 if policy.device.type == "cpu" else STEPS_BETWEEN_CHECKS
+        between_checks = STEPS_BETWEEN_CHECKS.get(policy.device.type, 1)
         for step in range(steps):
             tokens = draw(logits, numbers[alive, step])
             going = found.record(step, alive, tokens, logits, eos)

@@ -1,0 +1,172 @@
+"""Caches for sampling token by token, and attention that reads a prompt's keys once a step for all its answers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
+
+# isort: split
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from reopold_vl.prefix import PromptLayer, RepeatableCache, twin
+
+ROOM = 64  # tokens that a cache is made longer by
+
+
+class _RoomyLayer(DynamicLayer):
+    """Grows in place: transformers' own copies all keys and values for every token."""
+
+    keys: Any
+    values: Any
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values, self.held = keys, values, keys.shape[-2]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        stop = self.held + key_states.shape[-2]
+        if stop > self.keys.shape[-2]:
+            self.keys, self.values = (_longer(each, stop + ROOM) for each in (self.keys, self.values))
+        self.keys[:, :, self.held : stop] = key_states
+        self.values[:, :, self.held : stop] = value_states
+        self.held = stop
+        return self.keys[:, :, :stop], self.values[:, :, :stop]
+
+    def get_seq_length(self) -> int:
+        return self.held
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.keys, self.values = (
+            each[:, :, : self.held].index_select(0, beam_idx) for each in (self.keys, self.values)
+        )
+
+
+def _longer(tensor: Tensor, length: int) -> Tensor:
+    made = tensor.new_empty(*tensor.shape[:2], length, tensor.shape[-1])
+    made[:, :, : tensor.shape[-2]] = tensor
+    return made
+
+
+class _Sharing:
+    """Which answers, in rows side by side, share a prompt. `slots` [prompts, most] are rows, filled up with any."""
+
+    def __init__(self, rows: Int[Tensor, " rows"]) -> None:
+        self.prompts, self.of, counts = rows.unique(return_inverse=True, return_counts=True)
+        number = torch.arange(len(rows), device=rows.device)
+        self.place = number - (counts.cumsum(0) - counts)[self.of]
+        self.slots = number.new_zeros(len(counts), int(counts.max()))
+        self.slots[self.of, self.place] = number
+
+    def together(self, each: Tensor) -> Tensor:
+        """[rows, heads, group, x] -> [prompts, heads, most * group, x]."""
+        packed = each[self.slots].transpose(1, 2)
+        return packed.reshape(*packed.shape[:2], -1, packed.shape[-1])
+
+    def apart(self, packed: Tensor, group: int) -> Tensor:
+        """The inverse."""
+        whole = packed.view(*packed.shape[:2], -1, group, packed.shape[-1]).transpose(1, 2)
+        return whole[self.of, self.place]
+
+
+class _SharedLayer(_RoomyLayer):
+    """Holds the answers' own keys and values by row, and those of the prompts by prompt."""
+
+    def __init__(self, prompts: Any, sharing: _Sharing, rows: int) -> None:
+        self.sharing = sharing
+        # As a product wants them: otherwise each step would copy them.
+        self.prompt_keys, self.prompt_values = prompts.keys.contiguous(), prompts.values.contiguous()
+        nothing = [each.new_empty(rows, each.shape[1], 0, each.shape[-1]) for each in (prompts.keys, prompts.values)]
+        super().__init__(nothing[0], nothing[1])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        keys, values = super().update(key_states, value_states)
+        keys.shared = self  # pyright: ignore[reportAttributeAccessIssue]  (what `_attend` looks for)
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        return self.prompt_keys.shape[-2] + self.held
+
+
+class _SharedCache(Cache):
+    def __init__(self, prompts: Cache, rows: Int[Tensor, " rows"]) -> None:
+        self.rows = rows
+        sharing = _Sharing(rows)
+        super().__init__(layers=[_SharedLayer(layer, sharing, len(rows)) for layer in prompts.layers])
+
+    def reorder_cache(self, beam_idx: Any) -> None:
+        """Keep these rows; prompts without any are dropped."""
+        self.rows = self.rows[beam_idx]
+        sharing = _Sharing(self.rows)
+        fewer = len(sharing.prompts) < self.layers[0].prompt_keys.shape[0]  # pyright: ignore
+        for layer in self.layers:
+            assert isinstance(layer, _SharedLayer)
+            layer.reorder_cache(beam_idx)
+            layer.sharing = sharing
+            if fewer:
+                layer.prompt_keys = layer.prompt_keys.index_select(0, sharing.prompts)
+                layer.prompt_values = layer.prompt_values.index_select(0, sharing.prompts)
+        self.rows = sharing.of if fewer else self.rows
+
+
+def sampling_cache(prompts: Cache, rows: Int[Tensor, " rows"], *, attention: str) -> Cache:
+    """For sampling an answer in each row, which goes on from the prompt `rows[b]`; without gradient.
+
+    `prompts` is a `prefix.prompt_cache` that was filled. `reorder_cache` drops rows. With `attention` sdpa, prompts of
+    several rows stay one copy and are read once a step.
+    """
+    if isinstance(prompts, RepeatableCache) and attention == "sdpa" and len(rows) > len(rows.unique()):
+        return _SharedCache(prompts, rows)
+    own = copy.copy(prompts)
+    own.layers = [_for_rows(layer, rows) for layer in prompts.layers]
+    return own
+
+
+def _for_rows(layer: Any, rows: Int[Tensor, " rows"]) -> Any:
+    if type(layer) in (PromptLayer, DynamicLayer):
+        return _RoomyLayer(layer.keys.index_select(0, rows), layer.values.index_select(0, rows))
+    own = twin(layer)
+    own.reorder_cache(rows)
+    return own
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    """transformers' sdpa attention, and where keys come from a `_SharedLayer` the same in two products.
+
+    query [rows, heads, 1, width]; the mask covers the prompt and, behind it, the answer.
+    """
+    shared = getattr(key, "shared", None)
+    if shared is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
+    rows, heads, _, width = query.shape
+    group = heads // key.shape[1]
+    query = query.reshape(rows, -1, group, width) * (width**-0.5 if scaling is None else scaling)
+    sharing = shared.sharing
+    of_prompt = sharing.apart(sharing.together(query) @ shared.prompt_keys.transpose(-1, -2), group)
+    scores = torch.cat([of_prompt, query @ key.transpose(-1, -2)], -1).float()
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(-1).to(value.dtype)
+    length = of_prompt.shape[-1]
+    seen = sharing.apart(sharing.together(weights[..., :length]) @ shared.prompt_values, group)
+    return (seen + weights[..., length:] @ value).reshape(rows, 1, heads, -1), None
+
+
+AttentionInterface.register("sdpa", _attend)  # what is not shared goes through as before
