@@ -125,7 +125,7 @@ def test_processes_without_a_single_prompt(root: Path, flags: list[str]) -> None
     alone = ranks.run_of(root, few, name="few", size=1)
     for strategy in ("ddp", "fsdp"):
         run = ranks.run_of(root, [*few, "--distributed.strategy", strategy], name=f"few-{strategy}", size=3)
-        assert distance(run, alone) < 1e-6
+        assert distance(run, alone) < 3e-6  # in fsdp prompts are not shared, which sums in another order
 
 
 def halfway(run: Path, name: str) -> Path:
