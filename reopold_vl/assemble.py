@@ -24,7 +24,7 @@ from reopold_vl.needs import Extras, require_possible
 from reopold_vl.optim import build_optimizer, build_scheduler
 from reopold_vl.prefetch import EncodingAhead
 from reopold_vl.presets import EMBEDDED
-from reopold_vl.progress import Progress
+from reopold_vl.progress import Progress, Stopwatch
 from reopold_vl.rollout.build import require_engine
 from reopold_vl.runlog import check_trackers
 from reopold_vl.score import sampled_tokens, score_tokens
@@ -73,9 +73,12 @@ class Parts:
             )
         return keys, prompts
 
-    def views(self, rollouts: Sequence[Rollout], *, exact: bool, rows_at_once: int) -> tuple[TokenStats, TeacherScores]:
+    def views(
+        self, rollouts: Sequence[Rollout], *, exact: bool, rows_at_once: int, watch: Stopwatch
+    ) -> tuple[TokenStats, TeacherScores]:
         """The student's and the teacher's log-probs of the rollouts' tokens; an exact engine knows the student's."""
-        teacher = self.teacher.score(rollouts)
+        with watch.cpu("teacher"):
+            teacher = self.teacher.score(rollouts)
         if exact:
             return sampled_tokens(rollouts), teacher
         return score_tokens(self.student, rollouts, rows_at_once=rows_at_once), teacher

@@ -65,7 +65,7 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
                     rollouts = answers(config, parts, engine, prompts, keys=keys, step=step)
                 with watch("score"):
                     rows = config.optim.rows_at_once
-                    batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows))
+                    batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows, watch=watch))
                     batch = parts.extras.fill(batch, rollouts)
             rollouts, batch, owners = gather(samples, keys, rollouts, batch)  # all shares, in the prompts' order
             graded = [grade_rollout(student, rollout) for rollout in rollouts]
@@ -89,7 +89,7 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
                 engine.sync()
 
             progress.count_step(rollouts=len(rollouts), skipped=result.skipped, seconds=watch.total)
-            cost = watch.seconds | {"seconds/cpu": watch.cpu_seconds}  # before anything is measured
+            cost = watch.seconds | watch.cpu_parts | {"seconds/cpu": watch.cpu_seconds}  # before anything is measured
             metrics = cost | observe(config, parts, rollouts, batch, signal, result, graded)
             log.log(progress.step, metrics)
             bar.set_postfix_str(live_line(metrics))
@@ -146,7 +146,7 @@ def observe(
     first = distributed.is_first()
     if first:
         append_histogram(config.run_dir / REWARD_HISTOGRAM_FILE, step, batch.rewards[batch.mask].tolist())
-    measured = due(step, config.eval_every, config.steps)
+    measured = config.measures(step)
     if measured:
         metrics |= validate(config, parts)
         tqdm.write(f"step {step}/{config.steps}: {live_line(metrics)}")

@@ -11,16 +11,20 @@ from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
 
 IMPOSSIBLE = -999.0  # nats; a vLLM teacher's -inf comes as -1000, give or take the rounding
 QUANTILES = {"p01": 0.01, "p10": 0.10, "p50": 0.50, "p90": 0.90}
+# Nats; 1.72 is log(0.3) / 0.7, the floor of the paper's usual mixture. The same for all objectives and mixtures.
+TAIL = {"below_1.72": -1.72, "below_5": -5.0, "below_10": -10.0}
 
 
 def batch_metrics(batch: ScoredBatch, signal: TokenSignal) -> dict[str, float]:
-    """Rewards and entropy in nats over response tokens; the share of them that is trained on."""
+    """Rewards and entropy in nats over response tokens; the shares of them in R's tail, and trained on."""
     rewards = batch.rewards[batch.mask].float()
     nan = int(rewards.isnan().sum())
     found: dict[str, float] = {}
     if rewards.numel():  # absent where no token of the step has a reward
         found["reward/mean"] = float(rewards.mean())
+        found["reward/min"] = float(rewards.min())
         found |= {f"reward/{name}": _quantile(rewards, level) for name, level in QUANTILES.items()}
+        found |= {f"reward/{name}": float((rewards < level).float().mean()) for name, level in TAIL.items()}
         found["student/entropy"] = float(batch.entropy[batch.mask].mean())
     return {
         **found,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -65,16 +67,25 @@ class Stopwatch:
     """Wall seconds of the parts of one step: `with watch("rollout"): ...` becomes `seconds/rollout`.
 
     `cpu_seconds` are what this process has computed since the step began, on all its threads.
+    `with watch.cpu("teacher"): ...` puts a piece of work's share into `cpu_parts`, as `seconds/teacher_cpu`.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_parts: dict[str, float] = {}
         self._name, self._start = "", 0.0
         self._cpu_start = time.process_time()
 
     @property
     def cpu_seconds(self) -> float:
         return time.process_time() - self._cpu_start
+
+    @contextmanager
+    def cpu(self, name: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        place = f"seconds/{name}_cpu"
+        self.cpu_parts[place] = self.cpu_parts.get(place, 0.0) + time.process_time() - start
 
     def __call__(self, name: str) -> Stopwatch:
         self._name = f"seconds/{name}"

@@ -37,6 +37,13 @@ def test_quantiles_of_a_single_token() -> None:
     assert {metrics[f"reward/{name}"] for name in ("p01", "p10", "p50", "p90")} == {-0.25}
 
 
+def test_the_tail_of_rewards_by_hand() -> None:
+    batch = scored([[-11.0, -10.0, -5.5, -1.73], [-1.71, 0.0, -99.0, -99.0]], [[True] * 4, [True, True, False, False]])
+    metrics = batch_metrics(batch, ReverseKL()(batch, step=0))
+    assert [metrics[f"reward/below_{level}"] for level in ("10", "5", "1.72")] == pytest.approx([1 / 6, 3 / 6, 4 / 6])
+    assert metrics["reward/min"] == -11.0
+
+
 def test_kept_and_clipped_by_hand() -> None:
     batch = scored([[0.0, -1.0, -5.0], [-3.0, 0.5, -9.0]], [[True, True, True], [True, True, False]])
     metrics = batch_metrics(batch, Reopold(mixture=0.3, switch_step=2)(batch, step=0))  # floor -1.72

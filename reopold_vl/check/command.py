@@ -118,7 +118,7 @@ def _extrapolated(
 ) -> timing.StepTime:
     tokens = [len(answer.response_ids) for answer in answers]
     cut = any(answer.finish_reason == "length" for answer in answers)
-    measured = (config.steps // config.eval_every + 1 if config.eval_every else 0) * len(splits.validation)
+    measured = sum(map(config.measures, range(config.steps + 1))) * len(splits.validation)
     size = teacher.num_parameters
     return timing.extrapolate(
         rates,

@@ -26,7 +26,8 @@ class CompareConfig:
     """What is compared, and how much of the machine it may use."""
 
     preset: str | None = None
-    """A named study of the embedded pair: quick (two minutes), headline, ablation, rivals."""
+    """A named study of the embedded pair: quick (two minutes), headline, latent, ablation, rivals, mismatch (two
+    studies: mismatch-style, mismatch-error), tuning."""
 
     config: Path | None = None
     """A run's config.yaml to compare objectives on, in place of a preset: any pair and data."""
@@ -35,7 +36,7 @@ class CompareConfig:
     """With --config the objectives to compare, at their default settings; with --preset a selection of its arms."""
 
     seeds: int | None = None
-    """Seeds an arm, from 0; None takes the preset's (4 with --config)."""
+    """Seeds an arm; None takes the preset's (4 with --config)."""
 
     jobs: int = 1
     """Runs at the same time; each takes the threads that its configuration says."""
@@ -57,9 +58,20 @@ class CompareConfig:
         require(self.seeds is None or self.seeds >= 1, "seeds", self.seeds, "1 or more")
 
 
+def chosen_studies(options: CompareConfig) -> list[Study]:
+    """One study, or those of a preset that stands for several."""
+    from reopold_vl.compare.studies import GROUPS
+
+    if options.preset not in GROUPS:
+        return [choose(options)]
+    if options.name is not None:
+        raise ConfigError(f"name is {options.name!r}: allowed is none with {options.preset}, which is several studies")
+    return [choose(replace(options, preset=name)) for name in GROUPS[options.preset]]
+
+
 def choose(options: CompareConfig) -> Study:
     """The study that the options ask for; raises ConfigError naming what does not exist."""
-    from reopold_vl.compare.studies import STUDIES
+    from reopold_vl.compare.studies import GROUPS, STUDIES
     from reopold_vl.config_file import read_config
     from reopold_vl.objectives import OBJECTIVES
 
@@ -67,7 +79,7 @@ def choose(options: CompareConfig) -> Study:
         raise ConfigError("exactly one of --preset and --config must be given: " + ", ".join(STUDIES))
     if options.preset is not None:
         if options.preset not in STUDIES:
-            raise ConfigError(f"unknown preset {options.preset!r}{nearest(options.preset, STUDIES)}")
+            raise ConfigError(f"unknown preset {options.preset!r}{nearest(options.preset, (*STUDIES, *GROUPS))}")
         study = STUDIES[options.preset]
         for name in options.arms:
             known = [arm.name for arm in study.arms]
@@ -101,21 +113,22 @@ def main(argv: list[str] | None = None) -> int:
         options = parse_flags(
             CompareConfig(), sys.argv[1:] if argv is None else argv, program=program, usage=USAGE, error=ConfigError
         )
-        study = choose(options)
-        directory = options.output_dir / study.name
-        compare(study, directory, jobs=options.jobs, report_only=options.report_only)
+        for study in chosen_studies(options):
+            directory = options.output_dir / study.name
+            compare(study, directory, jobs=options.jobs, report_only=options.report_only)
+            print(f"comparison.json, report.md and plots are in {directory}")
     except ValueError as error:
         return fail(str(error))
     except KeyboardInterrupt:
         print("stopped: the same command goes on with what is missing", file=sys.stderr)
         return 130
-    print(f"comparison.json, report.md and plots are in {directory}")
     return 0
 
 
 def compare(study: Study, directory: Path, *, jobs: int, report_only: bool = False) -> dict:
     """Finish the study's runs and write its report; returns the content of comparison.json."""
-    from reopold_vl.compare.report import draw, to_markdown
+    from reopold_vl.compare.plots import draw
+    from reopold_vl.compare.report import to_markdown
     from reopold_vl.compare.runner import missing_runs, run_study
     from reopold_vl.compare.summary import summarise
     from reopold_vl.runlog import replace_text

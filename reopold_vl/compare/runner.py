@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -10,12 +11,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from reopold_vl.compare.study import Arm, Study
+from reopold_vl.compare.study import Arm, Study, with_variants
 from reopold_vl.config import ConfigError, TrainConfig
 from reopold_vl.config_file import read_config, to_dict, write_config
 
 # What is measured before training starts depends on pair and data alone, so the runs of a study share it.
+COPIED = "copied_from.txt"  # in a run that another study made
 BASELINES = ("test_before.jsonl", "test_teacher.jsonl", "teacher_validation.jsonl")
 
 
@@ -31,9 +34,10 @@ def run_study(study: Study, directory: Path, *, jobs: int) -> None:
     """
     from tqdm import tqdm
 
-    wanted = [(arm, seed) for seed in range(study.seeds) for arm in study.arms]
-    runs = {(arm.name, seed): run_config(study, arm, seed, directory) for arm, seed in wanted}
-    todo = [config for config in runs.values() if not finished(config)]
+    build_variants(study, directory, jobs=jobs)
+    runs = [run_config(study, arm, seed, directory) for seed in study.all_seeds for arm in study.arms]
+    copy_finished([config for config in runs if not finished(config)], directory)
+    todo = [config for config in runs if not finished(config)]
     failed: list[str] = []
     with tqdm(total=len(runs), initial=len(runs) - len(todo), desc=study.name, unit="run", dynamic_ncols=True) as bar:
         # Baselines differ between arms that train another pair or on other data: one run of each goes first.
@@ -52,24 +56,68 @@ def run_study(study: Study, directory: Path, *, jobs: int) -> None:
 
 def run_config(study: Study, arm: Arm, seed: int, directory: Path) -> TrainConfig:
     """One run's configuration, placed below the study's directory; raises ConfigError if another lies there."""
-    config = replace(study.run(arm, seed), output_dir=directory / "runs")
+    config = with_variants(replace(study.run(arm, seed), output_dir=directory / "runs"), variants_dir(directory))
     path = config.run_dir / "config.yaml"
-    if path.is_file():
-        there = {**to_dict(read_config(path)), "output_dir": ""}
-        if there != {**to_dict(config), "output_dir": ""}:
-            raise ConfigError(
-                f"{config.run_dir} holds a run with other settings: remove it or choose another directory"
-            )
+    if path.is_file() and settings(read_config(path)) != settings(config):
+        raise ConfigError(f"{config.run_dir} holds a run with other settings: remove it or choose another directory")
     return config
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """All that decides what a run finds: not its name and not where it lies."""
+    return {**to_dict(config), "output_dir": "", "name": ""}
 
 
 def finished(config: TrainConfig) -> bool:
     return (config.run_dir / "summary.json").is_file()
 
 
+def copy_finished(configs: Sequence[TrainConfig], directory: Path) -> None:
+    """Take over runs of the same settings that another study beside this one has finished."""
+    if not configs:
+        return
+    found = [path.parent for path in sorted(directory.parent.glob("*/runs/*/summary.json"))]
+    theirs = [(run, settings(read_config(run / "config.yaml"))) for run in found if run.parent.parent != directory]
+    for config in configs:
+        same = next((run for run, values in theirs if values == settings(config)), None)
+        if same is not None:
+            shutil.rmtree(config.run_dir, ignore_errors=True)
+            # Under another name first: a copy that was interrupted is no finished run.
+            part = config.run_dir.with_name(f"{config.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(same, part)
+            write_config(config, part / "config.yaml")
+            (part / COPIED).write_text(f"{same}\n", encoding="utf-8")
+            part.rename(config.run_dir)
+
+
+def build_variants(study: Study, directory: Path, *, jobs: int) -> None:
+    """Make the models that a study needs and that are not shipped; raises StudyError where that fails."""
+    place = variants_dir(directory)
+    missing = [name for name in study.variants() if not (place / name).is_dir()]
+    if missing:
+        print(f"making {', '.join(missing)} in {place}: some minutes", flush=True)
+    place.mkdir(parents=True, exist_ok=True)
+
+    def build(name: str) -> int:
+        command = [sys.executable, "-m", "reopold_vl.zoo.variants", "--output-dir", str(place), "--only", name]
+        with (place / f"{name}.log").open("w", encoding="utf-8") as log:
+            return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        failed = [name for name, status in zip(missing, pool.map(build, missing), strict=True) if status]
+    if failed:
+        raise StudyError(f"{failed[0]} could not be made: see {place / f'{failed[0]}.log'}")
+
+
+def variants_dir(directory: Path) -> Path:
+    """Beside the studies, which share them."""
+    return directory.parent / "models"
+
+
 def missing_runs(study: Study, directory: Path) -> list[str]:
     """Names of the runs that are not finished."""
-    configs = [run_config(study, arm, seed, directory) for seed in range(study.seeds) for arm in study.arms]
+    configs = [run_config(study, arm, seed, directory) for seed in study.all_seeds for arm in study.arms]
     return [config.name for config in configs if not finished(config)]
 
 
@@ -88,9 +136,7 @@ def _train(config: TrainConfig, directory: Path) -> int:
     for name in BASELINES:
         if (shared / name).is_file() and not (run / name).is_file():
             shutil.copy(shared / name, run / name)
-    command = [sys.executable, "-m", "reopold_vl.train", "--resume", str(run)]
-    with log_of(config).open("a", encoding="utf-8") as log:
-        status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=_environment(config)).returncode
+    status = in_its_own_process(run, log_of(config))
     if status == 0:
         shared.mkdir(parents=True, exist_ok=True)
         for name in BASELINES:
@@ -101,9 +147,27 @@ def _train(config: TrainConfig, directory: Path) -> int:
     return status
 
 
-def _environment(config: TrainConfig) -> dict[str, str]:
-    threads = {"OMP_NUM_THREADS": str(config.threads)} if config.threads else {}
-    return {**os.environ, **threads}
+def in_its_own_process(run: Path, log: Path) -> int:
+    """Train or resume the run that lies in `run`, its output added to `log`; the process's exit status.
+
+    Processes are forked from one that has torch and transformers loaded, which takes longer than a step.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["reopold_vl.loop"])
+    process = context.Process(target=_resume, args=(run, log))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _resume(run: Path, log: Path) -> None:
+    from reopold_vl.train import main
+
+    with log.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.exit(main(["--resume", str(run)]))
 
 
 def _baseline_dir(config: TrainConfig, directory: Path) -> Path:
@@ -116,7 +180,7 @@ def _baseline_dir(config: TrainConfig, directory: Path) -> Path:
     relevant["max_new_tokens"] = config.rollout.max_new_tokens
     relevant["seed"] = config.seed if config.data.path else 0  # rows of a file are held out by the seed
     text = json.dumps(relevant, sort_keys=True, default=str)
-    return directory / "baselines" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    return directory.parent / "baselines" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _split_by_baseline(configs: Sequence[TrainConfig], directory: Path) -> tuple[list[TrainConfig], list[TrainConfig]]:

@@ -1,80 +1,153 @@
-"""The studies by name: what `python -m reopold_vl.compare --preset NAME` runs on the embedded pair."""
+"""The studies by name: what `python -m reopold_vl.compare --preset NAME` runs on the embedded pair and its variants.
+
+The protocol of all of them (docs/results.md): the student's skill is there and its habit is wrong, 7,680 rollouts, the
+paper's lambda, beta and T_switch for REOPOLD, and for each objective the learning rate that `tuning` found on the
+validation split. The test split is read when a run has ended, and nothing is chosen by it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from reopold_vl.compare.study import Arm, Study
+from reopold_vl.compare.study import VARIANT, Arm, Study
+from reopold_vl.config import StudentConfig, TeacherConfig
 from reopold_vl.presets import EMBEDDED
 
-# Curves need more held-out problems than a progress line does: 1,100 have a standard error of about 1 point at 90 %.
-BASE = replace(EMBEDDED, data=replace(EMBEDDED.data, validation_rows=1100), eval_every=3, save_every=0, keep=1)
+SHIPPED = replace(
+    EMBEDDED,
+    # Early points lie close together: that is where the curves part.
+    eval_steps=(2, 4, 6, 9, 12, 16, 20, 26, 32, 40, 50),
+    save_every=0,
+    keep=1,
+)
+# The shipped student brings its skill out within a few steps whatever it is told; this one has almost lost it.
+BASE = replace(SHIPPED, student=StudentConfig(f"{VARIANT}student-hasty"))
 
-REOPOLD = {"mixture": 0.2, "entropy_share": 0.2, "switch_step": 18}  # as the embedded preset has them
+PAPER = {"mixture": 0.3, "entropy_share": 0.2, "switch_step": 20}  # of 60 steps, as in the paper's visual setting
+RATES = (2.5e-4, 5e-4, 1e-3)
+TUNED = {"sft": 5e-4, "grpo": 5e-4, "reverse_kl": 5e-4, "gkd": 5e-4, "reopold": 5e-4}
 
 
-def _reopold(name: str, **settings: object) -> Arm:
-    return Arm(name, "reopold", {**REOPOLD, **settings})
+def _arm(name: str, objective: str, settings: Mapping[str, Any] | None = None, **changes: Any) -> Arm:
+    """An arm at its objective's learning rate; the variations of policy gradients take reverse_kl's."""
+    optim = {"lr": TUNED.get(objective, TUNED["reverse_kl"])} | changes.pop("optim", {})
+    return Arm(name, objective, settings or {}, {"optim": optim, **changes})
 
+
+def _reopold(name: str, changes: Mapping[str, Any] | None = None, **settings: Any) -> Arm:
+    return _arm(name, "reopold", {**PAPER, **settings}, **(changes or {}))
+
+
+BASELINES = (_arm("sft", "sft"), _arm("grpo", "grpo"), _arm("reverse_kl", "reverse_kl"), _arm("gkd", "gkd"))
+
+TUNING = Study(
+    name="tuning",
+    title="Learning rates, on the validation split alone",
+    base=replace(BASE, data=replace(BASE.data, test_rows=11), eval_steps=(20, 40)),
+    arms=tuple(
+        Arm(f"{objective} {rate:g}", objective, PAPER if objective == "reopold" else {}, {"optim": {"lr": rate}})
+        for objective in TUNED
+        for rate in RATES
+    ),
+    seeds=1,
+    first_seed=100,
+)
 
 HEADLINE = Study(
     name="headline",
-    title="Baselines and REOPOLD on the embedded pair",
+    title="Baselines and REOPOLD: a student of almost lost skill",
     base=BASE,
-    arms=(
-        Arm("sft", "sft"),
-        Arm("grpo", "grpo"),
-        Arm("reverse_kl", "reverse_kl"),
-        Arm("gkd", "gkd"),
-        _reopold("reopold"),
-    ),
+    arms=(*BASELINES, _reopold("reopold")),
     seeds=8,
     reference="grpo",
 )
 
+LATENT = Study(
+    name="latent",
+    title="Baselines and REOPOLD: the shipped pair, whose student's skill is latent",
+    base=SHIPPED,
+    arms=(*BASELINES, _reopold("reopold")),
+    seeds=4,
+    reference="grpo",
+)
+
+# The rest has half of the budget: 3,840 rollouts.
+SHORT = replace(BASE, steps=30, eval_steps=(2, 4, 6, 9, 13, 18, 24))
+SHORT_PAPER = {**PAPER, "switch_step": 10}
+
+
+def _short(name: str, changes: Mapping[str, Any] | None = None, **settings: Any) -> Arm:
+    return _arm(name, "reopold", {**SHORT_PAPER, **settings}, **(changes or {}))
+
+
 ABLATION = Study(
     name="ablation",
     title="REOPOLD's parts and settings, one at a time",
-    base=BASE,
+    base=SHORT,
     arms=(
-        _reopold("both phases"),
+        _short("both phases"),
         # A mixture this small has a floor of about -691 nats: no token meets it.
-        _reopold("floor only", entropy_share=1.0, switch_step=0),
-        _reopold("exploration only", switch_step=None),
-        _reopold("entropy mask only", mixture=1e-300, switch_step=0),
-        Arm("neither", "reverse_kl"),
-        *(_reopold(f"lambda {value}", mixture=value) for value in (0.05, 0.1, 0.3, 0.5)),
-        *(_reopold(f"beta {value}", entropy_share=value) for value in (0.1, 0.5, 1.0)),
-        *(_reopold(f"switch at {value}", switch_step=value) for value in (0, 20, 40, None)),
-        *(Arm(f"n {n}", "reopold", REOPOLD, {"rollout": {"n": n}, "prompts_per_step": 128 // n}) for n in (2, 8)),
-        *(Arm(f"updates {count}", "reopold", REOPOLD, {"optim": {"updates_per_batch": count}}) for count in (2, 4)),
+        _short("floor only", entropy_share=1.0, switch_step=0),
+        _short("exploration only", switch_step=None),
+        _short("entropy mask only", mixture=1e-300, switch_step=0),
+        _arm("neither", "reverse_kl"),
+        *(_short(f"lambda {value}", mixture=value) for value in (0.05, 0.1, 0.5)),
+        *(_short(f"beta {value}", entropy_share=value) for value in (0.1, 0.5, 1.0)),
+        *(_short(f"switch at {value}", switch_step=value) for value in (0, 20)),
+        *(_short(f"n {n}", {"rollout": {"n": n}, "prompts_per_step": 128 // n}) for n in (2, 8)),
+        *(_short(f"updates {count}", {"optim": {"updates_per_batch": count}}) for count in (2, 4)),
     ),
     seeds=4,
 )
 
+VARIATIONS = ("discounted", "iw_opd", "exopd", "vopd", "tip", "verifier_mix", "verifier_gate")
+DIVERGENCES = ("eopd", "tropd", "aopd", "topk_reverse_kl")
 RIVALS = Study(
     name="rivals",
     title="All objectives at their published settings",
-    base=BASE,
+    base=SHORT,
     arms=(
-        _reopold("reopold"),
-        Arm("reopold, paper", "reopold", {"mixture": 0.3, "entropy_share": 0.2, "switch_step": 20}),
-        *(Arm(name, name) for name in ("reverse_kl", "grpo", "discounted", "iw_opd", "exopd", "vopd", "tip")),
-        *(Arm(name, name) for name in ("verifier_mix", "verifier_gate")),
-        *(Arm(name, name) for name in ("gkd", "eopd", "tropd", "aopd", "topk_reverse_kl", "va_opd", "vgs", "sft")),
+        *BASELINES,
+        _short("reopold"),
+        *(_arm(name, name) for name in (*VARIATIONS, *DIVERGENCES, "va_opd", "vgs")),
     ),
     seeds=4,
+    reference="grpo",
 )
+
+
+def _mismatch(name: str, title: str, teacher: str, max_new_tokens: int = BASE.rollout.max_new_tokens) -> Study:
+    rollout = replace(BASE.rollout, max_new_tokens=max_new_tokens)
+    return Study(
+        name=f"mismatch-{name}",
+        title=title,
+        base=replace(BASE, teacher=TeacherConfig(teacher), rollout=rollout),
+        arms=(*(arm for arm in BASELINES if arm.name != "grpo"), _reopold("reopold")),  # grpo does not ask the teacher
+        seeds=8,
+        reference="reverse_kl",
+    )
+
+
+# The control of both is `headline`: the same student and the shipped teacher.
+STYLE = _mismatch("style", "A teacher that reasons in other words", f"{VARIANT}teacher-wordy", max_new_tokens=80)
+ERROR = _mismatch("error", "A teacher that is wrong in one type of question", f"{VARIANT}teacher-mistaken")
 
 QUICK = Study(
     name="quick",
     title="A look in two minutes: fewer steps, few problems, two seeds",
     base=replace(
-        BASE, steps=10, eval_every=5, data=replace(BASE.data, validation_rows=220, test_rows=440), prompts_per_step=16
+        SHIPPED,
+        steps=10,
+        eval_steps=(2, 5),
+        data=replace(SHIPPED.data, validation_rows=220, test_rows=440),
+        prompts_per_step=16,
     ),
-    arms=(Arm("reverse_kl", "reverse_kl"), _reopold("reopold", switch_step=5)),
+    arms=(_arm("reverse_kl", "reverse_kl"), _reopold("reopold", switch_step=3)),
     seeds=2,
     thresholds=(0.6, 0.7),
 )
 
-STUDIES = {study.name: study for study in (QUICK, HEADLINE, ABLATION, RIVALS)}
+STUDIES = {study.name: study for study in (QUICK, TUNING, HEADLINE, LATENT, ABLATION, RIVALS, STYLE, ERROR)}
+GROUPS = {"mismatch": (STYLE.name, ERROR.name)}

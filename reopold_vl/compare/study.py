@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from reopold_vl.config import ConfigError, TrainConfig
 from reopold_vl.config_file import from_dict, to_dict
+
+VARIANT = "variant:"  # before the name of a model of reopold_vl.zoo.variants, as a student's or teacher's path
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Study:
     reference: str | None = None
     thresholds: tuple[float, ...] = (0.90, 0.95, 0.99)
     """Shares of the teacher's accuracy whose cost in rollouts is reported."""
+    first_seed: int = 0
+    """Seeds go from here; what settings were chosen on has seeds that no reported run has."""
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -55,9 +60,29 @@ class Study:
         if self.seeds < 1:
             raise ConfigError(f"seeds is {self.seeds}: allowed is 1 or more")
 
+    @property
+    def all_seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
+
     def run(self, arm: Arm, seed: int) -> TrainConfig:
         """The configuration of one run of the study; its name says which."""
         return dataclasses.replace(arm.configure(self.base), seed=seed, name=f"{arm.name}-seed{seed}")
+
+    def variants(self) -> list[str]:
+        """Models that the runs need beside the shipped ones, in the order of the arms."""
+        runs = [self.run(arm, 0) for arm in self.arms]
+        paths = [path for run in runs for path in (run.student.path, run.teacher.path)]
+        return list(dict.fromkeys(path.removeprefix(VARIANT) for path in paths if path.startswith(VARIANT)))
+
+
+def with_variants(config: TrainConfig, place: Path) -> TrainConfig:
+    """The configuration with `variant:NAME` replaced by the directory PLACE/NAME."""
+    changed = {}
+    for role in ("student", "teacher"):
+        model = getattr(config, role)
+        if model.path.startswith(VARIANT):
+            changed[role] = dataclasses.replace(model, path=str(place / model.path.removeprefix(VARIANT)))
+    return dataclasses.replace(config, **changed)
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,9 @@ class TrainConfig:
     eval_every: int = 10
     """Steps between measurements of the held-out accuracy; 0 measures only before and after."""
 
+    eval_steps: tuple[int, ...] = ()
+    """Measure after these steps, before the first and after the last one, in place of eval_every."""
+
     save_every: int = 20
     """Steps between checkpoints; 0 saves only when stopped and at the end."""
 
@@ -86,6 +89,8 @@ class TrainConfig:
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("eval_every", "save_every", "seed"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        outside = [step for step in self.eval_steps if not 1 <= step <= self.steps]
+        require(not outside, "eval_steps", str(outside)[1:-1], f"1 to steps ({self.steps})")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "1 or more")
         plain = Path(self.name).name == self.name and self.name not in ("", ".", "..")
         require(plain, "name", repr(self.name), "one directory name without a slash")
@@ -114,6 +119,11 @@ class TrainConfig:
         wanted = dtype == "bfloat16" and not self.student.adapts
         allowed = "none: the weights that are trained are fp32 already"
         require(master == "none" or wanted, "optim.master", master, allowed)
+
+    def measures(self, step: int) -> bool:
+        """Whether the held-out accuracy is measured after so many steps."""
+        named = step in self.eval_steps if self.eval_steps else self.eval_every > 0 and step % self.eval_every == 0
+        return named or step in (0, self.steps)
 
     @property
     def run_dir(self) -> Path:

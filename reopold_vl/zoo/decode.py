@@ -10,7 +10,7 @@ from PIL import Image
 from reopold_vl.zoo.batches import grids, pixel_patches, prompt_text
 from reopold_vl.zoo.task import Problem, final_answer
 
-MAX_NEW_TOKENS = 44
+MAX_NEW_TOKENS = 72
 
 
 @torch.no_grad()
