@@ -58,7 +58,7 @@ ALLOWED = {
     "policy": {"types", "collate", "feature_cache", "logprobs", "prefix", "vision"},
     "rollout": {"types"},
     "rollout.draws": set(),
-    "rollout.hf": {"types", "collate", "decoding", "logprobs", "policy", "rollout.draws"},
+    "rollout.hf": {"types", "collate", "decoding", "logprobs", "policy", "rollout", "rollout.draws"},
     "vllm_http": {"types", "prompts"},
     "rollout.vllm_weights": set(),
     "rollout.vllm_answers": {"types", "collate", "policy", "seeds"},
@@ -173,12 +173,14 @@ ALLOWED = {
 ABOUT = {"demo": {"gradio", "starlette"}, "eval/metric": {"evaluate", "datasets"}}
 # Who may import these at all.
 IMPORTERS = {
-    "train": set(),
+    "train": {"compare.runner"},
     "loop": {"train"},
-    "assemble": {"loop", "outcome", "check.command"},
-    "assemble_models": {"assemble", "check.command"},
+    "ask": {"loop"},
+    "assemble": {"ask", "loop", "outcome", "check.command", "compare.vision_measure"},
+    "assemble_models": {"assemble", "check.command", "compare.vision_bench"},
     "outcome": {"loop"},
     "config": {
+        "ask",
         "config_file",
         "presets",
         "cli",
@@ -191,9 +193,13 @@ IMPORTERS = {
         "loop",
         "train",
         "out_of_memory",
+        "compare.studies",
         "compare.study",
         "compare.runner",
         "compare.__main__",
+        "compare.vision",
+        "compare.vision_bench",
+        "compare.vision_measure",
     },
     "presets": {"cli", "assemble", "check.__main__", "compare.studies"},
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comparison_cases import TINY
 
 from reopold_vl.compare import runner
 from reopold_vl.compare.__main__ import CompareConfig, choose, compare, main
@@ -16,18 +17,9 @@ from reopold_vl.compare.curves import Curve, cost_of, cost_ratio, curve_of, mean
 from reopold_vl.compare.runner import StudyError, run_config, run_study
 from reopold_vl.compare.studies import STUDIES
 from reopold_vl.compare.study import Arm, Study, merged
-from reopold_vl.config import ConfigError, DataConfig, RolloutConfig
+from reopold_vl.config import ConfigError
 from reopold_vl.config_file import to_dict
-from reopold_vl.presets import EMBEDDED
 
-TINY = replace(
-    EMBEDDED,
-    steps=2,
-    prompts_per_step=4,
-    eval_every=1,
-    data=DataConfig(validation_rows=11, test_rows=22),
-    rollout=RolloutConfig(n=2, max_new_tokens=24),
-)
 ARMS = (Arm("plain", "reverse_kl"), Arm("ours", "reopold", {"mixture": 0.2}))
 
 
@@ -88,6 +80,9 @@ def test_a_curve_is_read_from_metrics() -> None:
         {"step": 2, "rollout/total": 16, "rollout/tokens": 60, "seconds/cpu": 1.0, "validation/accuracy": 0.6},
     ]
     assert curve_of(records, 3) == Curve(3, (0.2, 0.6), (0, 16), (0, 160), (0, 2.5))
+    records[1]["seconds/teacher_cpu"] = records[2]["seconds/teacher_cpu"] = 0.25
+    assert curve_of(records, 3, without_scores=True).cpu_seconds == (0, 2.0)
+    assert curve_of(records, 3).cpu_seconds == (0, 2.5)
     with pytest.raises(ValueError, match="seed 3 has no evaluation points"):
         curve_of(records[1:2], 3)
 
@@ -157,11 +152,12 @@ def test_a_selection_of_arms_keeps_the_reference_only_if_it_is_there() -> None:
 def test_a_study_from_end_to_end_keeps_its_runs_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    tmp_path = tmp_path / "small"  # beside it lie the baselines, and no other test's runs
     study = Study("small", "A small study", TINY, ARMS, seeds=1, reference="plain", thresholds=(0.5,))
     result = compare(study, tmp_path, jobs=2)
     assert json.loads((tmp_path / "comparison.json").read_text()) == json.loads(json.dumps(result))
     assert "| ours |" in capsys.readouterr().out and (tmp_path / "report.md").is_file()
-    for picture in ("accuracy_rollouts", "accuracy_tokens", "accuracy_cpu_seconds", "watched"):
+    for picture in ("accuracy_rollouts", "accuracy_tokens", "accuracy_cpu_seconds", "watched", "tail"):
         assert (tmp_path / "plots" / f"{picture}.png").stat().st_size > 5_000
     entry = result["arms"]["ours"]
     # The table's figure is what the graded answers say.
@@ -169,6 +165,15 @@ def test_a_study_from_end_to_end_keeps_its_runs_and_goes_on(
     assert entry["test_accuracy"]["mean"] == pytest.approx(sum(row["correct"] for row in graded) / 22)
     assert entry["runs"][0]["curve"]["rollouts"] == [0, 8, 16]
     assert entry["runs"][0]["curve"]["tokens"][-1] > 0 and entry["runs"][0]["curve"]["cpu_seconds"][-1] > 0
+    assert entry["paired"]["plain"]["mean"] == pytest.approx(
+        entry["test_accuracy"]["mean"] - result["arms"]["plain"]["test_accuracy"]["mean"]
+    )
+    # The teacher's share of the time is in the log, and R's tail is what the histogram says.
+    record = json.loads((tmp_path / "runs/ours-seed0/metrics.jsonl").read_text().splitlines()[1])
+    assert 0 < record["seconds/teacher_cpu"] < record["seconds/cpu"]
+    bins = json.loads((tmp_path / "runs/ours-seed0/reward_histogram.jsonl").read_text().splitlines()[0])
+    below = sum(count for edge, count in zip(bins["edges"][1:], bins["counts"], strict=True) if edge <= -5)
+    assert record["reward/below_5"] == pytest.approx(below / sum(bins["counts"]))
     # Both arms were measured against one and the same start.
     plain, ours = (tmp_path / f"runs/{name}-seed0" for name in ("plain", "ours"))
     assert (plain / "test_teacher.jsonl").read_bytes() == (ours / "test_teacher.jsonl").read_bytes()
@@ -196,5 +201,5 @@ def test_runs_that_fail_are_named_after_all_others_are_done(tmp_path: Path, monk
 
     monkeypatch.setattr(runner, "_train", train)
     with pytest.raises(StudyError, match=r"1 of 4 runs failed: plain-seed0 \(.*plain-seed0\.log\)"):
-        run_study(study, tmp_path, jobs=1)
+        run_study(study, tmp_path / "small", jobs=1)
     assert sorted(done) == ["ours-seed0", "ours-seed1", "plain-seed0", "plain-seed1"]

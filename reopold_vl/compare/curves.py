@@ -36,19 +36,25 @@ class Reached:
     def __str__(self) -> str:
         if math.isinf(self.median):
             return f"not reached ({self.censored} of {self.total} runs never did)"
+        if self.total == 1:
+            return f"{self.median:,.0f}"
         high = "never" if math.isinf(self.high) else f"{self.high:,.0f}"
         return f"{self.median:,.0f} [{self.low:,.0f}, {high}]" + (f", {self.censored} never" if self.censored else "")
 
 
-def curve_of(records: Sequence[Mapping[str, Any]], seed: int) -> Curve:
-    """The curve that a run's metrics.jsonl holds; raises ValueError where nothing was measured on the way."""
+def curve_of(records: Sequence[Mapping[str, Any]], seed: int, *, without_scores: bool = False) -> Curve:
+    """The curve that a run's metrics.jsonl holds; raises ValueError where nothing was measured on the way.
+
+    `without_scores` leaves the teacher's scoring (`seconds/teacher_cpu`) out of the CPU seconds, where it was for the
+    log alone.
+    """
     tokens = seconds = 0.0
     points: list[tuple[float, float, float, float]] = []
     for record in records:
         count = record.get("rollout/total", 0)
         if "rollout/tokens" in record:
             tokens += record["rollout/tokens"]
-        seconds += record.get("seconds/cpu", 0.0)
+        seconds += record.get("seconds/cpu", 0.0) - (record.get("seconds/teacher_cpu", 0.0) if without_scores else 0.0)
         if "validation/accuracy" in record:
             points.append((record["validation/accuracy"], count, tokens, seconds))
     if not points:
@@ -78,7 +84,7 @@ def reached(curves: Sequence[Curve], accuracy: float, axis: str = "rollouts", *,
     """Median cost over seeds with a 95 % bootstrap interval; runs that never got there count as infinitely dear."""
     costs = np.array([cost_of(curve, accuracy, axis) for curve in curves])
     low, high = bootstrap(costs, median, resamples=resamples)
-    return Reached(median(costs), low, high, int(np.isinf(costs).sum()), len(costs))
+    return Reached(float(median(costs)), low, high, int(np.isinf(costs).sum()), len(costs))
 
 
 def cost_ratio(
@@ -91,33 +97,48 @@ def cost_ratio(
     mine = np.array([cost_of(curve, accuracy, axis) for curve in ours])
     other = np.array([cost_of(curve, accuracy, axis) for curve in theirs])
     generator = np.random.default_rng(0)
-    draws = [
-        _ratio(median(generator.choice(other, len(other))), median(generator.choice(mine, len(mine))))
-        for _ in range(resamples)
-    ]
-    finite = np.array([draw for draw in draws if not math.isnan(draw)])
-    if len(finite) == 0:
+    theirs_drawn, ours_drawn = (median(generator.choice(costs, (resamples, len(costs)))) for costs in (other, mine))
+    draws = _ratio(theirs_drawn, ours_drawn)
+    known = draws[~np.isnan(draws)]
+    if len(known) == 0:
         return math.nan, math.nan, math.nan
-    low, high = _percentiles(finite)
-    return _ratio(median(other), median(mine)), low, high
+    return float(_ratio(median(other), median(mine))), *_percentiles(known)
+
+
+def ratio_text(
+    ours: Sequence[Curve], theirs: Sequence[Curve], ratio: tuple[float, float, float], accuracy: float
+) -> str:
+    """A ratio of rollouts in words. Where theirs never got there it is at least their whole budget over our cost."""
+    middle, low, high = ratio
+    if math.isnan(middle):
+        return "-"
+    if math.isinf(middle):
+        cost = float(median(np.array([cost_of(curve, accuracy) for curve in ours])))
+        return f"above {min(curve.rollouts[-1] for curve in theirs) / cost:.1f}"
+    return f"{middle:.1f} [{low:.1f}, {'never' if math.isinf(high) else f'{high:.1f}'}]"
 
 
 def mean_interval(values: Sequence[float], *, resamples: int = 10_000) -> tuple[float, float, float]:
     """Mean over seeds with a 95 % bootstrap interval (percentile; with few seeds it is too narrow, which we say)."""
     array = np.asarray(values, dtype=float)
-    low, high = bootstrap(array, lambda draw: float(draw.mean()), resamples=resamples)
+    low, high = bootstrap(array, lambda draws: draws.mean(-1), resamples=resamples)
     return float(array.mean()), low, high
 
 
-def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], float], *, resamples: int) -> tuple[float, float]:
-    """The 2.5 and 97.5 percentiles of a statistic over resampled values; the draws are the same every time."""
+def bootstrap(
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, resamples: int
+) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles of a statistic over resampled values; the draws are the same every time.
+
+    `statistic` takes [resamples, n] and gives [resamples].
+    """
     generator = np.random.default_rng(0)
-    return _percentiles(np.array([statistic(generator.choice(values, len(values))) for _ in range(resamples)]))
+    return _percentiles(statistic(generator.choice(values, (resamples, len(values)))))
 
 
-def median(values: np.ndarray) -> float:
-    """The lower median, which is always one of the values: half-way between a number and never is no number."""
-    return float(np.sort(values)[(len(values) - 1) // 2])
+def median(values: np.ndarray) -> np.ndarray:
+    """The lower median along the last axis, always one of the values: half-way between a number and never is none."""
+    return np.sort(values, axis=-1)[..., (values.shape[-1] - 1) // 2]
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
@@ -126,7 +147,6 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
     return float(ordered[places[0]]), float(ordered[places[1]])
 
 
-def _ratio(theirs: float, ours: float) -> float:
-    if math.isinf(ours):
-        return math.nan
-    return theirs / ours if ours > 0 else math.nan
+def _ratio(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    possible = np.isfinite(ours) & (ours > 0)
+    return np.where(possible, theirs / np.where(possible, ours, 1.0), np.nan)

@@ -1,156 +1,109 @@
-"""report.md and the pictures of a comparison, drawn from comparison.json alone."""
+"""report.md of a comparison, from comparison.json alone: its tables, each with what it says and does not say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
 
-Result = Mapping[str, Any]
+from reopold_vl.compare import tables
+from reopold_vl.compare.tables import Arms, Result
 
 
 def to_markdown(result: Result) -> str:
-    """The study as tables: final accuracy, rollouts to shares of the teacher's accuracy, accuracy by question type."""
-    arms: Mapping[str, Any] = result["arms"]
-    any_arm = next(iter(arms.values()))
+    """The study as a page of all its tables, each with what it says and does not say."""
+    parts = [f"# {result['title']}", *summary_lines(result)]
+    for name in TABLES:
+        if lines := table_lines(result, name):
+            parts += ["", *lines]
+    return "\n".join(parts) + "\n"
+
+
+def table_lines(result: Result, name: str) -> list[str]:
+    """One of TABLES with its caption; empty where the study has nothing for it."""
+    caption, make = TABLES[name]
+    found = [(label, make(result, arms)) for label, arms in tables.pairs(result)]
+    found = [(label, rows) for label, rows in found if rows]
+    lines: list[str] = []
+    for label, rows in found:
+        lines += [*([f"Pair: {label}.", ""] if label else []), *rows, ""]
+    return [caption(result), "", *lines[:-1]] if found else []
+
+
+def summary_lines(result: Result) -> list[str]:
+    """What was measured on what, how it was made, and what the brackets are."""
     seeds = result["seeds"]
-    few = " With so few seeds the intervals are too narrow." if seeds < 5 else ""
-    lines = [
-        f"# {result['title']}",
+    points = ", ".join(f"{point:,.0f}" for point in result["evaluated"])
+    made = f"at commit {result['commit']}" if result["commit"] else "outside a git checkout"
+    return [
         "",
-        f"{seeds} seeds an arm; test split of {result['num_test']:,} problems, validation split of "
-        f"{result['num_validation']:,} for the curves; greedy answers. Brackets are 95 % percentile bootstrap "
-        f"intervals over seeds.{few} Student before {_percent(any_arm['before'])}, teacher "
-        f"{_percent(any_arm['teacher'])} (test), {_percent(any_arm['teacher_validation'])} (validation). "
-        f"{result['cpu_hours']:.1f} CPU-hours.",
+        f"{_number(seeds, 'seed')} an arm; greedy answers to {result['num_test']:,} test problems at the end and to "
+        f"{result['num_validation']:,} validation problems after {points} rollouts. Brackets are 95 % percentile "
+        f"bootstrap intervals over seeds; of so few they are too narrow (of normal values they cover the mean about 80 "
+        f"times in 100 with 4 seeds, 88 with 8). {result['cpu_hours']:.1f} CPU-hours of training.",
         "",
-        *_accuracy_table(arms, result["thresholds"]),
-        "",
+        f"Made by `{result['command']}` {made}.",
     ]
-    if result["reference"]:
-        lines += [f"Rollouts of {result['reference']} over those of each arm (medians):", ""]
-        lines += [*_ratio_table(arms, result["thresholds"]), ""]
-    lines += ["Test accuracy by question type (mean over seeds; in brackets the worst seed):", "", *_type_table(arms)]
-    return "\n".join(lines) + "\n"
 
 
-def _accuracy_table(arms: Mapping[str, Any], thresholds: list[float]) -> list[str]:
-    head = [
-        "arm",
-        "after",
-        "minus teacher",
-        *(f"rollouts to {100 * share:.0f} % of the teacher" for share in thresholds),
-    ]
-    rows = []
-    for name, arm in arms.items():
-        after, gap = arm["test_accuracy"], arm["to_teacher"]
-        rows.append(
-            [
-                name,
-                f"{_percent(after['mean'])} [{_percent(after['low'])}, {_percent(after['high'])}]",
-                f"{_points(gap['mean'])} [{_points(gap['low'])}, {_points(gap['high'])}]",
-                *(arm["reached"][f"{share:.2f}"]["text"] for share in thresholds),
-            ]
-        )
-    return table(head, rows)
+def _said(text: str) -> Callable[[Result], str]:
+    return lambda _: text
 
 
-def _ratio_table(arms: Mapping[str, Any], thresholds: list[float]) -> list[str]:
-    head = ["arm", *(f"to {100 * share:.0f} %" for share in thresholds)]
-    rows = [
-        [name, *(_ratio(arm["reached"][f"{share:.2f}"].get("ratio")) for share in thresholds)]
-        for name, arm in arms.items()
-    ]
-    return table(head, rows)
+TABLES: Mapping[str, tuple[Callable[[Result], str], Callable[[Result, Arms], list[str]]]] = {
+    "accuracy": (_said("**Test accuracy after training**, mean over seeds."), tables.accuracy),
+    "paired": (
+        _said(
+            "**Paired differences in test accuracy**, points, arm minus the other arm on the same seed: same prompts, "
+            "same test problems. p is of a permutation test that flips the differences' signs (two-sided, not "
+            "corrected for the number of arms; with 4 seeds it cannot be below 0.125, with 8 below 0.008). Wins, ties "
+            "and losses are counts of seeds."
+        ),
+        tables.differences,
+    ),
+    "reached": (
+        lambda result: (
+            "**Rollouts to a share of the teacher's validation accuracy**: the median seed's first crossing, on "
+            "straight lines between the evaluations. A run that was not there when its budget of "
+            f"{result['evaluated'][-1]:,.0f} rollouts ended is censored: it counts as dearer than every run that was, "
+            "and is counted out as 'never'. The lower median is taken, so no number is made up half-way to never."
+        ),
+        tables.reached,
+    ),
+    "ratio": (
+        lambda result: (
+            f"**Rollouts of {result['reference']} over those of each arm**, medians; above 1 the arm needs fewer. "
+            "Seeds of both are resampled independently. 'above' means that the reference's median run was censored, "
+            "and gives its whole budget over the arm's cost; 'never' that an end of the interval is so; '-' that the "
+            "arm's own median run was censored, or there from the start."
+        ),
+        tables.ratios,
+    ),
+    "types": (
+        _said(
+            "**Test accuracy by question type.** 'falls' marks a type whose interval over seeds lies below the start: "
+            "negative transfer. The interval does not cover the drawing of the test problems, and of many types and "
+            "arms a few will fall by chance."
+        ),
+        tables.question_types,
+    ),
+    "tail": (
+        _said(
+            "**The tail of R** over all response tokens, masked or not (nats): mean of the first tenth of the steps, "
+            "and of the last. -1.72 is the paper's floor at lambda 0.3. The tokens are the student's, but for sft, "
+            "where they are the teacher's."
+        ),
+        tables.tail,
+    ),
+    "cost": (
+        _said(
+            "**What a run spends**, mean over seeds, and CPU seconds to a share of the teacher's validation accuracy. "
+            "Evaluations are not counted. The teacher's scores of sampled tokens are needed, or they are for the log "
+            "alone, and then left out (or counted, where a run's log does not say what they took)."
+        ),
+        tables.costs,
+    ),
+    "validation": (_said("**Validation accuracy after training**, mean over seeds."), tables.validation),
+}
 
 
-def _ratio(values: list[float | None] | None) -> str:
-    if values is None:
-        return "1"
-    middle, low, high = values
-    if middle is None:
-        return "more than can be said (never reached)" if low is not None else "-"
-    return f"{middle:.1f} [{'?' if low is None else f'{low:.1f}'}, {'never' if high is None else f'{high:.1f}'}]"
-
-
-def _type_table(arms: Mapping[str, Any]) -> list[str]:
-    any_arm = next(iter(arms.values()))
-    rows = []
-    for kind, values in any_arm["by_type"].items():
-        found = [arm["by_type"][kind] for arm in arms.values()]
-        cells = [f"{_percent(each['after'])} ({_percent(each['lowest'])})" for each in found]
-        rows.append([kind, _percent(values["before"]), _percent(values["teacher"]), *cells])
-    return table(["question type", "before", "teacher", *arms], rows)
-
-
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A markdown table's lines."""
-    return ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
-
-
-def draw(result: Result, directory: Path) -> list[Path]:
-    """Accuracy against rollouts, tokens and CPU time, and what was watched over the steps; the PNGs written."""
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B7280", "#000000")
-    directory.mkdir(parents=True, exist_ok=True)
-    arms = list(result["arms"].items())
-    written = []
-    for axis, label in (("rollouts", "rollouts"), ("tokens", "response tokens"), ("cpu_seconds", "CPU seconds")):
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        plot = figure.subplots()
-        for index, (name, arm) in enumerate(arms):
-            spent, mean, low, high = _band([run["curve"] for run in arm["runs"]], axis)
-            colour, dash = colours[index % len(colours)], ("-", "--", ":")[index // len(colours) % 3]
-            plot.plot(spent, mean, dash, color=colour, label=name, linewidth=2)
-            plot.fill_between(spent, low, high, color=colour, alpha=0.15, linewidth=0)
-        plot.axhline(100 * arms[0][1]["teacher_validation"], color="#6B7280", linestyle=":", linewidth=1.5)
-        plot.set_xlabel(label)
-        plot.set_ylabel("held-out accuracy, %")
-        plot.set_title(f"{result['title']} (dotted: teacher; bands: 95 % over {result['seeds']} seeds)", fontsize=10)
-        plot.legend(frameon=False, fontsize=8)
-        plot.spines[["top", "right"]].set_visible(False)
-        written.append(directory / f"accuracy_{axis}.png")
-        figure.savefig(written[-1], dpi=140)
-    watched = [name for name in arms[0][1]["runs"][0]["watched"] if any(a["runs"][0]["watched"][name] for _, a in arms)]
-    figure = Figure(figsize=(10, 2.6 * ((len(watched) + 1) // 2)), layout="constrained")
-    places = np.atleast_1d(figure.subplots((len(watched) + 1) // 2, 2)).ravel()
-    for place, name in zip(places, watched, strict=False):
-        for index, (label, arm) in enumerate(arms):
-            lines = [run["watched"][name] for run in arm["runs"] if run["watched"][name]]
-            if lines:
-                steps = [step for step, _ in lines[0]]
-                means = np.mean([[value for _, value in line[: len(steps)]] for line in lines], axis=0)
-                dash = ("-", "--", ":")[index // len(colours) % 3]
-                place.plot(steps[: len(means)], means, dash, color=colours[index % len(colours)], label=label)
-        place.set_title(name, fontsize=10)
-        place.spines[["top", "right"]].set_visible(False)
-    places[0].legend(frameon=False, fontsize=7)
-    for place in places[len(watched) :]:
-        place.set_visible(False)
-    written.append(directory / "watched.png")
-    figure.savefig(written[-1], dpi=140)
-    return written
-
-
-def _band(curves: list[Mapping[str, list[float]]], axis: str) -> tuple[Any, Any, Any, Any]:
-    """Mean accuracy in percent with its interval over seeds; the x of a point is the mean of what was spent by then."""
-    import numpy as np
-
-    from reopold_vl.compare.curves import mean_interval
-
-    points = min(len(curve["accuracy"]) for curve in curves)
-    spent = np.mean([curve[axis][:points] for curve in curves], axis=0)
-    columns = [[100 * curve["accuracy"][index] for curve in curves] for index in range(points)]
-    intervals = [mean_interval(column, resamples=2_000) for column in columns]
-    mean, low, high = (np.array(part) for part in zip(*intervals, strict=True))
-    return spent, mean, low, high
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" + ("s" if count != 1 else "")

@@ -66,6 +66,8 @@ HEADLINE = Study(
     arms=(*BASELINES, _reopold("reopold")),
     seeds=8,
     reference="grpo",
+    # Beside the usual three, some that grpo reaches: with 7,680 rollouts it does not come near the teacher here.
+    thresholds=(0.6, 0.7, 0.9, 0.95, 0.99),
 )
 
 LATENT = Study(
@@ -121,21 +123,31 @@ RIVALS = Study(
 )
 
 
-def _mismatch(name: str, title: str, teacher: str, max_new_tokens: int = BASE.rollout.max_new_tokens) -> Study:
+def _mismatch(
+    name: str, title: str, teacher: str, arms: tuple[Arm, ...], max_new_tokens: int = BASE.rollout.max_new_tokens
+) -> Study:
     rollout = replace(BASE.rollout, max_new_tokens=max_new_tokens)
     return Study(
         name=f"mismatch-{name}",
         title=title,
         base=replace(BASE, teacher=TeacherConfig(teacher), rollout=rollout, eval_steps=(6, 16, 32), data=FEW),
-        arms=(_arm("reverse_kl", "reverse_kl"), _arm("gkd", "gkd"), _reopold("reopold")),
+        arms=arms,
         seeds=8,
         reference="reverse_kl",
     )
 
 
 # The control of both is `headline`: the same student and the shipped teacher.
-STYLE = _mismatch("style", "A teacher that reasons in other words", f"{VARIANT}teacher-wordy", max_new_tokens=80)
-ERROR = _mismatch("error", "A teacher that is wrong in one type of question", f"{VARIANT}teacher-mistaken")
+PLAIN_AND_RELAXED = (_arm("reverse_kl", "reverse_kl"), _reopold("reopold"))
+STYLE = _mismatch(
+    "style", "A teacher that reasons in other words", f"{VARIANT}teacher-wordy", PLAIN_AND_RELAXED, max_new_tokens=80
+)
+ERROR = _mismatch(
+    "error",
+    "A teacher that is wrong in one type of question",
+    f"{VARIANT}teacher-mistaken",
+    (*PLAIN_AND_RELAXED, _arm("gkd", "gkd")),
+)
 
 QUICK = Study(
     name="quick",

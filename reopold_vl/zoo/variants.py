@@ -29,7 +29,7 @@ WEAK = (*["find"] * 3, *["largest"] * 3, *["difference"] * 2)  # what a change o
 
 def in_words(item: Problem, _: Random) -> str:
     """The gold steps in another style: an opening, words between the rows of marks, the answer in a sentence first."""
-    steps, _, answer = item.steps.rpartition(" Answer: ")
+    steps, answer = item.steps.rsplit(" Answer: ", 1)
     worded = re.sub(r"(\S{3}),(\S{3});(\S{3})", r"\1 and\2 in\3", steps)
     return f"Think step by step. {worded} The answer is {answer}. Answer: {answer}"
 
