@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,16 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     return values
 
 
+@functools.cache  # building one takes some 40 ms
+def _adapter(kind: type) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     """The inverse of `to_dict`; absent fields keep their defaults. Raises ConfigError with one line."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     values = dict(values)
     objective = values.pop("objective", {})
@@ -69,8 +77,8 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
         _check_names(TrainConfig, values, "")
         _check_names(kind, objective, "objective.")
         # The objective is built apart: its class is told by its name, not by its fields.
-        config = TypeAdapter(TrainConfig).validate_python(values)
-        return dataclasses.replace(config, objective=TypeAdapter(kind).validate_python(objective))
+        config = _adapter(TrainConfig).validate_python(values)
+        return dataclasses.replace(config, objective=_adapter(kind).validate_python(objective))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
