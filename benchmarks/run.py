@@ -2,6 +2,7 @@
 
     python -m benchmarks.run all --json figures.json --plot docs/figures/growth.png --page docs/performance.md
     python -m benchmarks.run rollout
+    python -m benchmarks.run rollout --add figures.json --json figures.json --page docs/performance.md
 
 One thread, fp32, the CPU; the same weights, images and seeds for both sides. Time is this process's CPU time, which
 other work on the machine changes little. The peers are transformers and, with `pip install -e ".[peers]"`, TRL; where
@@ -22,7 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from benchmarks.figures import growth, head, padding, passes, rollout, savings, step
-from benchmarks.figures.result import Figure, table
+from benchmarks.figures.profile import profile_text
+from benchmarks.figures.result import Figure, restored, savings_table, table
 
 FIGURES: dict[str, Callable[[], list[Figure]]] = {
     "passes": passes.measure,
@@ -34,7 +36,7 @@ FIGURES: dict[str, Callable[[], list[Figure]]] = {
     "savings": savings.measure,
 }
 
-BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- {} -->", "<!-- end of {} -->"  # around what is written into the page
 
 
 def versions() -> dict[str, str]:
@@ -48,37 +50,81 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_page(path: Path, figures: list[Figure]) -> None:
-    """Put the table between the page's two marks. Raises ValueError where there are none."""
+def beside_peers(found: dict[str, list[Figure]]) -> list[Figure]:
+    """All but the savings, which are compared with ourselves and have no goal."""
+    return [figure for name, each in found.items() if name != "savings" for figure in each]
+
+
+def blocks(found: dict[str, list[Figure]]) -> dict[str, str]:
+    """What the page shows of the figures that were measured, by the name of the place where it stands."""
+    made = {}
+    if len(found) == len(FIGURES):  # some figures alone would be a part of the table
+        made["figures"] = table(beside_peers(found))
+    if "savings" in found:
+        made["savings"] = savings_table(found["savings"])
+    if "rollout" in found:
+        made["profile"] = profile_text(found["rollout"][-1])
+    return made
+
+
+def measured(path: Path) -> dict[str, list[Figure]]:
+    """What an earlier run wrote with --json. Raises ValueError where that was with other versions."""
+    records = json.loads(path.read_text(encoding="utf-8"))
+    if records["versions"] != versions():
+        raise ValueError(f"--add is {path}, measured with {records['versions']}: allowed is {versions()}")
+    found: dict[str, list[Figure]] = {}
+    for record in records["figures"]:
+        found.setdefault(record["group"], []).append(restored(record))
+    return found
+
+
+def write_page(path: Path, made: dict[str, str]) -> None:
+    """Put each text between the page's two marks of its name. Raises ValueError where there are none."""
     page = path.read_text(encoding="utf-8")
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"--page is {path}: allowed is a page with the lines {BEGIN} and {END}")
-    path.write_text(f"{before}{begin}\n{table(figures)}{end}{after}", encoding="utf-8")
+    for name, text in made.items():
+        marks = BEGIN.format(name), END.format(name)
+        before, begin, rest = page.partition(marks[0])
+        _, end, after = rest.partition(marks[1])
+        if not begin or not end:
+            raise ValueError(f"--page is {path}: allowed is a page with the lines {marks[0]} and {marks[1]}")
+        page = f"{before}{begin}\n{text}{end}{after}"
+    path.write_text(page, encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write; 1 if a goal is missed or a result is wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Speed and memory beside peers.")
-    parser.add_argument("names", help=f"all, or some of {', '.join(FIGURES)}, with commas between")
+    parser.add_argument(
+        "names", nargs="?", default="", help=f"all, or some of {', '.join(FIGURES)}, with commas between"
+    )
+    parser.add_argument("--add", type=Path, default=None, help="an earlier --json: what is not measured now is from it")
     parser.add_argument("--json", type=Path, default=None, help="file for the results")
     parser.add_argument("--plot", type=Path, default=None, help="PNG for the figure growth")
-    parser.add_argument("--page", type=Path, default=None, help=f"page whose table, after {BEGIN}, is written anew")
+    parser.add_argument(
+        "--page", type=Path, default=None, help="page whose tables, of what was measured, are written anew"
+    )
     options = parser.parse_args(argv)
-    names = list(FIGURES) if options.names == "all" else options.names.split(",")
+    names = list(FIGURES) if options.names == "all" else list(filter(None, options.names.split(",")))
     if unknown := set(names) - set(FIGURES):
         parser.error(f"{', '.join(sorted(unknown))}: allowed is all, or some of {', '.join(FIGURES)}")
+    if not names and options.add is None:
+        parser.error(f"names is empty: allowed is all, or some of {', '.join(FIGURES)}")
+    found = {} if options.add is None else measured(options.add)
     torch.set_num_threads(1)
-    found: dict[str, list[Figure]] = {name: FIGURES[name]() for name in names}
-    figures = [figure for each in found.values() for figure in each]
-    print(table(figures), end="")
+    found |= {name: FIGURES[name]() for name in names}
+    found = {name: found[name] for name in FIGURES if name in found}
+    figures = beside_peers(found)
+    print(table(figures))
+    print(*(text for name, text in blocks(found).items() if name != "figures"), sep="\n")
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        records = {"versions": versions(), "figures": [figure.record() for figure in figures]}
+        records = {
+            "versions": versions(),
+            "figures": [one.record() | {"group": name} for name in found for one in found[name]],
+        }
         options.json.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
     if options.page is not None:
-        write_page(options.page, figures)
+        write_page(options.page, blocks(found))
     if options.plot is not None and "growth" in found:
         growth.plot(found["growth"], options.plot)
     return 0 if all(figure.met is not False for figure in figures) else 1

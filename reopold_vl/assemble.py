@@ -18,23 +18,21 @@ from reopold_vl.config_file import write_config
 from reopold_vl.data import DataError
 from reopold_vl.ema import MovingAverage
 from reopold_vl.feature_cache import FeatureCache
-from reopold_vl.logprobs import TokenStats
 from reopold_vl.models import VisionLanguageModel, pick_device
-from reopold_vl.needs import Extras, require_possible
+from reopold_vl.needs import Extras, require_overlap, require_possible
 from reopold_vl.optim import build_optimizer, build_scheduler
 from reopold_vl.prefetch import EncodingAhead
 from reopold_vl.presets import EMBEDDED
-from reopold_vl.progress import Progress, Stopwatch
+from reopold_vl.progress import Progress
 from reopold_vl.rollout.build import require_engine
 from reopold_vl.runlog import check_trackers
-from reopold_vl.score import sampled_tokens, score_tokens
 from reopold_vl.sharding import Learner, whole_weights
 from reopold_vl.shares import encode_share
 from reopold_vl.splits import Splits, embedded_splits, file_splits
 from reopold_vl.teachers import Teacher
 from reopold_vl.teachers.local import LocalTeacher
 from reopold_vl.teachers.routed import RoutedTeacher
-from reopold_vl.types import Prompt, Rollout, TeacherScores, VisualSample
+from reopold_vl.types import Prompt, VisualSample
 
 
 @dataclass(frozen=True)
@@ -73,22 +71,13 @@ class Parts:
             )
         return keys, prompts
 
-    def views(
-        self, rollouts: Sequence[Rollout], *, exact: bool, rows_at_once: int, watch: Stopwatch
-    ) -> tuple[TokenStats, TeacherScores]:
-        """The student's and the teacher's log-probs of the rollouts' tokens; an exact engine knows the student's."""
-        with watch.cpu("teacher"):
-            teacher = self.teacher.score(rollouts)
-        if exact:
-            return sampled_tokens(rollouts), teacher
-        return score_tokens(self.student, rollouts, rows_at_once=rows_at_once), teacher
-
 
 def load(config: TrainConfig) -> Parts:
     """Load data and models and check that they fit; nothing is written yet. Raises ValueError with one line."""
     progress = Progress()  # its clock runs from here
     check_trackers(config.trackers)
     require_engine(config.rollout.engine)
+    require_overlap(config.objective, config.rollout.overlap, shard_teacher=config.distributed.shard_teacher)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     pick_device(config.student.device, field="student.device")

@@ -64,16 +64,17 @@ class _Sharing:
         self.place = number - (counts.cumsum(0) - counts)[self.of]
         self.slots = number.new_zeros(len(counts), int(counts.max()))
         self.slots[self.of, self.place] = number
+        self.even = self.slots.numel() == len(rows)  # as many for each prompt: nothing to look up
 
     def together(self, each: Tensor) -> Tensor:
         """[rows, heads, group, x] -> [prompts, heads, most * group, x]."""
-        packed = each[self.slots].transpose(1, 2)
+        packed = (each.unflatten(0, self.slots.shape) if self.even else each[self.slots]).transpose(1, 2)
         return packed.reshape(*packed.shape[:2], -1, packed.shape[-1])
 
     def apart(self, packed: Tensor, group: int) -> Tensor:
         """The inverse."""
         whole = packed.view(*packed.shape[:2], -1, group, packed.shape[-1]).transpose(1, 2)
-        return whole[self.of, self.place]
+        return whole.flatten(0, 1) if self.even else whole[self.of, self.place]
 
 
 class _SharedLayer(_RoomyLayer):

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from reopold_vl import assemble, checkpoint, distributed, outcome, rundir
+from reopold_vl.ask import Asking
 from reopold_vl.assemble import Parts
 from reopold_vl.config import TrainConfig
 from reopold_vl.feature_cache import cache_metrics
 from reopold_vl.grading import accuracy, grade, grade_rollout
 from reopold_vl.learn import LearnResult, learn
 from reopold_vl.metrics import batch_metrics, learn_metrics, rollout_metrics, unscored_metrics
-from reopold_vl.needs import prefix_share, teacher_answers
 from reopold_vl.progress import Stopwatch
 from reopold_vl.report.plots import append_histogram
 from reopold_vl.report.table import Graded
-from reopold_vl.rollout import Engine
 from reopold_vl.rollout.build import build_engine
 from reopold_vl.runlog import REWARD_HISTOGRAM_FILE, NoLog, RunLog, live_line
 from reopold_vl.score import engine_gaps, score
@@ -28,12 +28,9 @@ from reopold_vl.sharding import whole_weights
 from reopold_vl.shares import gather
 from reopold_vl.showcase import FILE as SHOWCASE_FILE
 from reopold_vl.showcase import keep_rollouts
-from reopold_vl.splits import draw
 from reopold_vl.stop import StopSignals
-from reopold_vl.teacher_writes import begin_answers, write_answers
 from reopold_vl.teachers import TeacherError
-from reopold_vl.teachers.local import LocalTeacher
-from reopold_vl.types import Prompt, Rollout, ScoredBatch, TokenSignal, VisualSample
+from reopold_vl.types import Rollout, ScoredBatch, TokenSignal
 
 
 def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: StopSignals) -> None:
@@ -43,6 +40,7 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
     if progress.step == 0:
         log.log(0, {"rollout/total": 0, **validate(config, parts)})
     with (
+        closing(Asking(config, parts, engine)) as asking,
         tqdm(
             total=config.steps,
             initial=progress.step,
@@ -56,18 +54,12 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
         for step in range(progress.step, config.steps):
             watch = Stopwatch()
             torch.manual_seed(derive_seed(config.seed, step, "torch"))
-            samples = drawn(config, parts, step)
             with whole_weights(student.policy):
-                with watch("rollout"):
-                    keys, prompts = parts.encode(samples)  # of several processes each takes its share
-                    if parts.ahead is not None and step + 1 < config.steps:
-                        parts.ahead.begin(drawn(config, parts, step + 1))
-                    rollouts = answers(config, parts, engine, prompts, keys=keys, step=step)
+                asked = asking.step(step, watch)  # the student answers, the teacher is asked
                 with watch("score"):
-                    rows = config.optim.rows_at_once
-                    batch = score(rollouts, *parts.views(rollouts, exact=engine.exact, rows_at_once=rows, watch=watch))
-                    batch = parts.extras.fill(batch, rollouts)
-            rollouts, batch, owners = gather(samples, keys, rollouts, batch)  # all shares, in the prompts' order
+                    batch = score(asked.rollouts, asked.student, asked.teacher())
+                    batch = parts.extras.fill(batch, asked.rollouts)
+            rollouts, batch, owners = gather(asked.samples, asked.keys, asked.rollouts, batch)  # of all processes
             graded = [grade_rollout(student, rollout) for rollout in rollouts]
             batch = parts.extras.grade(batch, rollouts, [item.correct for item in graded])
             signal = config.objective(batch, step=step)  # the whole algorithm
@@ -82,7 +74,7 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
                     optimizer=parts.optimizer,
                     scheduler=parts.scheduler,
                     updates=config.optim.updates_per_batch,
-                    rows_at_once=rows,
+                    rows_at_once=config.optim.rows_at_once,
                     max_grad_norm=config.optim.max_grad_norm,
                     pad_id=student.pad_id,
                 )
@@ -100,27 +92,6 @@ def run_steps(config: TrainConfig, parts: Parts, log: RunLog | NoLog, stop: Stop
                 save(config, parts)
             if stopping:
                 break
-
-
-def drawn(config: TrainConfig, parts: Parts, step: int) -> list[VisualSample]:
-    """The questions of a step: a function of the seed and the step."""
-    return draw(parts.splits.train, config.prompts_per_step, seed=config.seed, step=step)
-
-
-def answers(
-    config: TrainConfig, parts: Parts, engine: Engine, prompts: Sequence[Prompt], *, keys: Sequence[int], step: int
-) -> list[Rollout]:
-    """Answers to the step's prompts: the student's, or what the objective wants of the teacher in their place."""
-    own = config.rollout
-    asked = {"max_new_tokens": own.max_new_tokens, "seed": derive_seed(config.seed, step, "rollout"), "keys": keys}
-    if teacher_answers(config.objective):
-        assert isinstance(parts.teacher, LocalTeacher)
-        return write_answers(parts.teacher, parts.student, prompts, n=own.n, rows_at_once=own.rows_at_once, **asked)
-    share = prefix_share(config.objective, step)
-    if share > 0:
-        assert isinstance(parts.teacher, LocalTeacher)
-        prompts = begin_answers(parts.teacher, prompts, share, rows_at_once=own.rows_at_once, **asked)
-    return engine.generate(prompts, n=own.n, **asked)
 
 
 def observe(

@@ -22,6 +22,7 @@ from reopold_vl.teachers.local import LocalTeacher
 from reopold_vl.teachers.spans import SpanTeacher
 from reopold_vl.types import Objective, Prompt, Rollout, ScoredBatch, VisualSample
 
+TEACHER_FIELDS = {"divergence", "blind_teacher_logprobs"}  # of ScoredBatch: more of the teacher than its scores
 LOOKED_AT = 8  # samples among which one must have an answer
 
 
@@ -114,11 +115,23 @@ def prefix_share(objective: Objective, step: int) -> float:
     return 0.0 if share is None else share(step)
 
 
+def require_overlap(objective: Objective, overlap: str, *, shard_teacher: bool) -> None:
+    """Raises ConfigError where two threads would use the teacher at once: `rollout.overlap` has one score answers."""
+    if overlap == "none":
+        return
+    writes = teacher_answers(objective) or prefix_share(objective, 0) > 0
+    whole = hasattr(objective, "token_loss") or not needs_of(objective).isdisjoint(TEACHER_FIELDS)
+    if shard_teacher or writes or (overlap == "step" and whole):
+        why = "distributed.shard_teacher" if shard_teacher else f"objective {_name(objective)}"
+        allowed = "none" if shard_teacher or writes else "none or parts"
+        raise ConfigError(f"rollout.overlap is {overlap}: allowed is {allowed} with {why}")
+
+
 def require_possible(
     objective: Objective, teacher: Teacher, samples: Sequence[VisualSample], *, shard_teacher: bool, processes: int
 ) -> None:
     """Raises ConfigError, before the run starts, where the teacher or the data cannot give what `objective` needs."""
-    name = next(name for name, kind in OBJECTIVES.items() if type(objective) is kind)
+    name = _name(objective)
     needs = needs_of(objective)
     begins = prefix_share(objective, 0) > 0
     whole = "divergence" in needs or hasattr(objective, "token_loss")
@@ -136,3 +149,7 @@ def require_possible(
         raise ConfigError(f"teacher.align is text: allowed is tokens with objective {name}")
     if "correct" in needs and not any(sample.answer is not None for sample in samples[:LOOKED_AT]):
         raise ConfigError(f"objective is {name}: it needs rows with an answer, and the first ones have none")
+
+
+def _name(objective: Objective) -> str:
+    return next(name for name, kind in OBJECTIVES.items() if type(objective) is kind)

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import run
-from benchmarks.figures import head, padding, passes, trl
-from benchmarks.figures.result import Figure, table
+from benchmarks.figures import head, padding, passes, profile, trl
+from benchmarks.figures.result import Figure, savings_table, table
 from reopold_vl import collate, decoding, logprobs
 from reopold_vl.collate import collate_rollouts, length_groups, micro_batches, prompt_groups
 from reopold_vl.models import VisionLanguageModel
@@ -316,21 +316,44 @@ def test_the_table_and_the_verdicts() -> None:
     assert "| a, MB | 1 | 4 (b) | 0.25 | ratio ≤ 0.5 | yes |" in table([figure])
 
 
-def test_the_page_keeps_what_is_around_its_table(tmp_path: Path) -> None:
+def test_the_page_keeps_what_is_around_its_tables(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n\n{run.BEGIN}\nold\n{run.END}\n\nafter\n")
-    run.write_page(page, [Figure("a", "MB", ours=1.0, peer=4.0, peer_name="b", goal=0.5)])
+    marks = {name: (run.BEGIN.format(name), run.END.format(name)) for name in ("figures", "savings")}
+    page.write_text(
+        "before\n\n{}\nold\n{}\n\nbetween\n{}\nstale\n{}\nafter\n".format(*marks["figures"], *marks["savings"])
+    )
+    figure = Figure("a", "MB", ours=1.0, peer=4.0, peer_name="b", goal=0.5)
+    run.write_page(page, {"figures": table([figure]), "savings": savings_table([figure])})
     text = page.read_text()
-    assert text.startswith("before") and text.endswith("after\n") and "old" not in text and "| a, MB |" in text
+    assert text.startswith("before") and text.endswith("after\n") and "between" in text
+    assert "old" not in text and "stale" not in text and "| a, MB |" in text and "| a | 1.000 | 4.000 | 75% |" in text
     page.write_text("nothing")
     with pytest.raises(ValueError, match="allowed is a page with the lines"):
-        run.write_page(page, [])
+        run.write_page(page, {"figures": ""})
 
 
-def test_the_command_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        run.main(["memry"])
-    assert (
-        "memry: allowed is all, or some of passes, step, rollout, head, padding, growth, savings"
-        in capsys.readouterr().err
-    )
+def test_figures_of_an_earlier_run_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Figure("a", "MB", ours=1.0, peer=4.0, peer_name="b", goal=0.5, checks={"c": (1.0, 2.0)})
+    for name in run.FIGURES:
+        monkeypatch.setitem(run.FIGURES, name, lambda name=name: [replace(made, name=name)])
+    file = tmp_path / "figures.json"
+    assert run.main(["head,padding", "--json", str(file)]) == 0
+    monkeypatch.setitem(run.FIGURES, "padding", lambda: [replace(made, name="again", ours=3.0)])
+    assert run.main(["padding", "--add", str(file), "--json", str(file)]) == 1  # a goal is missed
+    assert [one.name for each in run.measured(file).values() for one in each] == ["head", "again"]
+    assert run.measured(file)["head"] == [replace(made, name="head")]
+    assert run.main(["--add", str(file)]) == 1 and "| again, MB |" in capsys.readouterr().out
+    monkeypatch.setattr(run, "versions", lambda: {"torch": "0"})
+    with pytest.raises(ValueError, match="measured with"):
+        run.measured(file)
+
+
+def test_the_parts_of_a_rollout_add_up(vlm: VisionLanguageModel, prompts: list[Prompt]) -> None:
+    engine = vlm.engine(rows_at_once=8)
+    found = profile.parts(lambda: engine.generate(prompts, n=2, max_new_tokens=4, seed=0))
+    whole = found.pop("all")
+    assert all(cost["products"] >= 0 for cost in found.values()) and found[profile.DRAWS]["products"] == 0
+    assert all(found[part]["products"] > 0 for part in (profile.TOWER, profile.PROMPTS, profile.STEPS))
+    assert whole["products"] == pytest.approx(sum(cost["products"] for cost in found.values()))

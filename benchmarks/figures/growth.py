@@ -69,29 +69,46 @@ def measure() -> list[Figure]:
 
 
 def plot(figures: list[Figure], path: Path) -> None:
-    """The curves behind the figures, with a line for linear growth."""
+    """The curves behind the figures, each as a multiple of its first point, with a line for linear growth."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    shown: list[dict[str, Any]] = [figure.details for figure in figures]
-    canvas, rows = plt.subplots(2, len(AXES), figsize=(11, 5.5), constrained_layout=True)
-    for details in shown:
-        what = "seconds" if "seconds" in details else "bytes"
-        axes = rows[0 if what == "seconds" else 1][list(AXES).index(details["axis"])]
-        scale = 1.0 if what == "seconds" else 1e-6
-        values, costs = details["values"], [each * scale for each in details[what]]
-        axes.plot(values, costs, marker="o", label="a step")
-        axes.plot(values, [costs[0] * value / values[0] for value in values], "--", color="grey", label="linear")
-        axes.set(xscale="log", yscale="log", xlabel=LABELS[details["axis"]])
-        axes.set_xticks(values, [str(value) for value in values])
-        axes.set_ylabel("CPU seconds" if what == "seconds" else "MB above the start")
+    canvas, places = plt.subplots(1, len(AXES), figsize=(11, 3.9), constrained_layout=True)
+    for axes, (axis, label) in zip(places, LABELS.items(), strict=True):
+        for details in (figure.details for figure in figures if figure.details["axis"] == axis):
+            _curve(axes, details)
+        values = AXES[axis]
+        times = [value / values[0] for value in values]
+        axes.plot(values, times, "--", color="grey", zorder=1)
+        axes.annotate("linear", (values[-2], times[-2]), (-6, 4), textcoords="offset points", ha="right", color="grey")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
         axes.minorticks_off()
-    rows[0][0].legend()
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.set_yticks(ticks := [2**power for power in range(5)], [f"{tick} x" for tick in ticks])
+        axes.set(xlabel=label, ylim=(0.9, 18))
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(loc="upper left", frameon=False, fontsize=9)
+    canvas.suptitle("Cost of a training step, as a multiple of its cost at the left end", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(path, dpi=120)
+    canvas.savefig(path, dpi=130)
     plt.close(canvas)
+
+
+def _curve(axes: Any, details: dict[str, Any]) -> None:
+    time_taken = "seconds" in details
+    costs = details["seconds" if time_taken else "bytes"]
+    ends = [f"{cost:.2g} s" if time_taken else f"{cost / 1e6:,.0f} MB" for cost in (costs[0], costs[-1])]
+    axes.plot(
+        details["values"],
+        [cost / costs[0] for cost in costs],
+        marker="o" if time_taken else "s",
+        color="#1f77b4" if time_taken else "#d95f02",
+        label=f"{'CPU time' if time_taken else 'memory'}, {ends[0]} to {ends[1]}",
+    )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 NOT_INSTALLED = "not installed"
@@ -51,6 +52,12 @@ class Figure:
         return {**asdict(self), "ratio": self.ratio, "correct": self.correct, "met": self.met}
 
 
+def restored(record: Mapping[str, Any]) -> Figure:
+    """The inverse of `Figure.record`."""
+    found = {each.name: record[each.name] for each in fields(Figure)}
+    return Figure(**found | {"checks": {name: tuple(check) for name, check in record["checks"].items()}})
+
+
 def table(figures: list[Figure]) -> str:
     """Markdown, a row a figure."""
     lines = ["| figure | ours | peer | ratio | goal | met | correct |", "|---|---:|---:|---:|---:|---|---|"]
@@ -66,6 +73,33 @@ def table(figures: list[Figure]) -> str:
             f"{checks or '-'} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def savings_table(figures: list[Figure]) -> str:
+    """Markdown, a row a saving: CPU seconds of the same work with it and without it, and the share that it saves."""
+    lines = ["| saving | with | without | saves |", "|---|---:|---:|---:|"]
+    for each in figures:
+        assert each.peer is not None
+        saved = 1 - each.ours / each.peer
+        lines.append(f"| {each.name} | {each.ours:.3f} | {each.peer:.3f} | {saved:.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def in_turns(
+    ours: Callable[[Any], Any], theirs: Callable[[Any], Any], turns: Iterable[Any]
+) -> tuple[tuple[list[Any], float], tuple[list[Any], float]]:
+    """What both give for each turn, and the CPU time of each side: other work on the machine slows both alike."""
+    found: tuple[list[Any], list[Any]] = ([], [])
+    seconds = [0.0, 0.0]
+    turns = list(turns)
+    for call in (ours, theirs):
+        call(turns[0])
+    for turn in turns:
+        for side, call in enumerate((ours, theirs)):
+            made, cost = cpu_seconds(partial(call, turn))
+            found[side].append(made)
+            seconds[side] += cost
+    return (found[0], seconds[0]), (found[1], seconds[1])
 
 
 def cpu_seconds(call: Callable[[], Any]) -> tuple[Any, float]:

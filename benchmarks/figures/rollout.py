@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.figures.result import Figure, cpu_seconds
+from benchmarks.figures.profile import parts
+from benchmarks.figures.result import Figure, in_turns
 from benchmarks.figures.setup import NEVER, build, engine, naive_gap, samples
 from reopold_vl.collate import collate_prompts, pad_right
 from reopold_vl.models import VisionLanguageModel
@@ -40,11 +41,7 @@ def compare(model: VisionLanguageModel, prompts: list[Prompt], name: str, ends: 
         torch.manual_seed(seed)
         return generate(model, prompts, ends, do_sample=True, num_return_sequences=N)
 
-    for run in (ours, theirs):
-        run(0)
-    (batches, mine), (made, other) = (
-        cpu_seconds(lambda run=run: [run(seed) for seed in SEEDS]) for run in (ours, theirs)
-    )
+    (batches, mine), (made, other) = in_turns(ours, theirs, SEEDS)
     rollouts = [rollout for batch in batches for rollout in batch]
     own = sum(len(rollout.response_ids) for rollout in rollouts)
     peer = sum(_length(row[len(prompts[0].ids) :], ends) for batch in made for row in batch)
@@ -71,6 +68,8 @@ def compare(model: VisionLanguageModel, prompts: list[Prompt], name: str, ends: 
             "longest answer": RESPONSE,
             "mean answer": own / len(rollouts),
             "the peer's mean answer": peer / len(rollouts),
+            "parts": parts(lambda: ours(SEEDS[0])) if ends == NEVER else {},
+            "seconds of the peer": other / len(SEEDS),
         },
     )
 

@@ -62,6 +62,10 @@ class RolloutConfig:
     engine: Literal["hf", "vllm", "vllm-server"] = "hf"
     """What samples: the student's own module, vLLM beside it on the same GPU, or a vLLM server (docs/vllm.md)."""
 
+    overlap: Literal["none", "parts", "step"] = "none"
+    """What the student samples while a teacher on a server or a device of its own scores: nothing, the next
+    rows_at_once answers of the step, or the next step's too (from the weights before this step's update)."""
+
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
 
     @property
@@ -76,6 +80,8 @@ class RolloutConfig:
         longest, needed = self.vllm.max_model_len, self.max_prompt_tokens + self.max_new_tokens
         fits = self.engine == "hf" or longest is None or longest >= needed
         require(fits, "rollout.vllm.max_model_len", longest, f"at least {needed}, the longest prompt and answer")
+        awake = self.engine != "vllm" or not self.vllm.sleep
+        require(awake or self.overlap == "none", "rollout.overlap", self.overlap, "none with rollout.vllm.sleep")
         if self.engine == "vllm-server":
             require(self.vllm.url is not None, "rollout.vllm.url", None, "the server's address")
             require(self.vllm.weights_dir is not None, "rollout.vllm.weights_dir", None, "a directory that both see")

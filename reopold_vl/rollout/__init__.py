@@ -8,6 +8,12 @@ from typing import Protocol
 from reopold_vl.types import Prompt, Rollout
 
 
+def prompt_batches(prompts: Sequence[Prompt], size: int) -> list[list[int]]:
+    """Places in `prompts`, `size` in a batch: those of similar length together."""
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place].ids))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 class Engine(Protocol):
     """Samples answers from the student.
 

@@ -14,6 +14,7 @@ from reopold_vl.collate import collate_prompts
 from reopold_vl.decoding import sampling_cache
 from reopold_vl.logprobs import logit_stats
 from reopold_vl.policy import Policy, like_positions
+from reopold_vl.rollout import prompt_batches
 from reopold_vl.rollout.draws import draw_tokens, uniform_numbers
 from reopold_vl.types import Prompt, Rollout
 
@@ -68,11 +69,8 @@ class HFEngine:
         if len(keys) != len(prompts):
             raise ValueError(f"keys has {len(keys)} entries for {len(prompts)} prompts")
         draw = self._draw(temperature=temperature, top_p=top_p)
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
-        size = max(1, self.rows_at_once // n)
         groups: dict[int, list[Rollout]] = {}
-        for start in range(0, len(order), size):
-            indices = order[start : start + size]
+        for indices in prompt_batches(prompts, max(1, self.rows_at_once // n)):
             chunk = [prompts[index] for index in indices]
             found = _Samples.empty(len(chunk) * n, max_new_tokens, self.pad_id, self.policy.device)
             numbers = uniform_numbers(seed, [keys[index] for index in indices], n, max_new_tokens)

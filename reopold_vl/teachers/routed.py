@@ -63,22 +63,12 @@ class RoutedTeacher:
 
     def score(self, rollouts: Sequence[Rollout]) -> TeacherScores:
         """See `Teacher.score`; each teacher scores its own rollouts in one call."""
-        logprobs: dict[int, torch.Tensor] = {}
-        spans: dict[int, torch.Tensor] = {}
+        pieces: list[tuple[list[int], TeacherScores]] = []
         for teacher in self.teachers:
             rows = [row for row, rollout in enumerate(rollouts) if self.of(rollout.prompt.sample) is teacher]
-            if not rows:
-                continue
-            scores = teacher.score([rollouts[row] for row in rows])
-            logprobs.update(zip(rows, scores.logprobs, strict=True))
-            if scores.spans is not None:
-                spans.update(zip(rows, scores.spans, strict=True))
-        joined = pad_right([logprobs[row] for row in range(len(rollouts))], 0.0)
-        if not spans:
-            return TeacherScores(joined)
-        # A teacher of the student's tokens has a span for each.
-        each = torch.arange(joined.shape[1])
-        return TeacherScores(joined, pad_right([spans.get(row, each) for row in range(len(rollouts))], -1))
+            if rows:
+                pieces.append((rows, teacher.score([rollouts[row] for row in rows])))
+        return joined_scores(pieces)
 
     def answer(
         self, samples: Sequence[VisualSample], *, max_new_tokens: int, rows_at_once: int
@@ -97,6 +87,22 @@ class RoutedTeacher:
 
 def _common(values: Sequence[Value]) -> Value | None:
     return values[0] if all(value == values[0] for value in values) else None
+
+
+def joined_scores(pieces: Sequence[tuple[Sequence[int], TeacherScores]]) -> TeacherScores:
+    """One of all rows from pieces (rows, their scores) that have each row once between them."""
+    logprobs: dict[int, torch.Tensor] = {}
+    spans: dict[int, torch.Tensor] = {}
+    for rows, scores in pieces:
+        logprobs.update(zip(rows, scores.logprobs, strict=True))
+        if scores.spans is not None:
+            spans.update(zip(rows, scores.spans, strict=True))
+    joined = pad_right([logprobs[row] for row in range(len(logprobs))], 0.0)
+    if not spans:
+        return TeacherScores(joined)
+    # A teacher of the student's tokens has a span for each.
+    each = torch.arange(joined.shape[1])
+    return TeacherScores(joined, pad_right([spans.get(row, each) for row in range(len(logprobs))], -1))
 
 
 def parties(teacher: Teacher, samples: Sequence[VisualSample]) -> list[tuple[Teacher, Sequence[VisualSample]]]:
