@@ -18,6 +18,9 @@ import eval.config
 import reopold_vl.serve_teacher
 from reopold_vl.check import __main__ as check
 from reopold_vl.cli import parse
+from reopold_vl.compare.__main__ import CompareConfig
+from reopold_vl.compare.results import ResultsConfig
+from reopold_vl.compare.vision import VisionConfig
 from reopold_vl.config_file import to_dict, write_config
 from reopold_vl.objectives import OBJECTIVES
 from reopold_vl.presets import PRESETS
@@ -28,6 +31,9 @@ PACKAGES = ("reopold_vl", "eval", "data_recipes", "demo", "benchmarks")
 PARSERS = {"eval.run": eval.config.parse, "data_recipes.build": data_recipes.build.parse, "demo.app": demo.app.parse}
 PARSERS["reopold_vl.serve_teacher"] = reopold_vl.serve_teacher.parse
 CONFIGS = (
+    CompareConfig,
+    ResultsConfig,
+    VisionConfig,
     eval.config.EvalConfig,
     data_recipes.build.BuildConfig,
     data_recipes.inspect.InspectConfig,
@@ -129,7 +135,7 @@ def test_commands_in_the_text_exist(paper: Path) -> None:
 
 def test_flags_in_the_text_exist(paper: Path) -> None:
     """`--data.test-path` and the like: settings of one of the commands."""
-    known = {"--help", "--config", "--resume", "--objective", "--data", "--max-pixels", "--json", "--rows"}
+    known = {"--help", "--config", "--resume", "--objective", "--data", "--max-pixels", "--json", "--rows", "--add"}
     known |= {"--quick", "--compare-teacher", "--base"}  # of check and merge
     known |= {"--enable-scale-out", "--api-key", "--mm-processor-kwargs", "--max-model-len"}  # of vLLM
     known |= {"--no-enable-prefix-caching", "--signal"}  # of vLLM and of SLURM
