@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,13 +16,16 @@ from cli_help import Result, environment, read_lines, refused, run_fresh, small_
 from PIL import Image
 from safetensors.torch import load_file
 
+from reopold_vl.ask import Asked, Asking
 from reopold_vl.config import DataConfig
 from reopold_vl.config_file import read_config
 from reopold_vl.models import resolve
 from reopold_vl.objectives import Reopold
 from reopold_vl.presets import PRESETS
+from reopold_vl.progress import Stopwatch
+from reopold_vl.teachers import TeacherError
 from reopold_vl.train import main
-from reopold_vl.types import ScoredBatch, TokenSignal
+from reopold_vl.types import ScoredBatch, TeacherScores, TokenSignal
 from reopold_vl.zoo.task import TYPES
 
 STEPS, PROMPTS, TEST, VALIDATION = 3, 8, 44, 22
@@ -313,15 +315,13 @@ def test_several_non_finite_steps_end_the_run(
 def test_a_teacher_that_turns_nan_ends_the_run(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reopold_vl.assemble import Parts
+    sound = Asking.step
 
-    sound = Parts.views
+    def step(self: Asking, step: int, watch: Stopwatch) -> Asked:
+        asked = sound(self, step, watch)
+        return replace(asked, teacher=lambda: TeacherScores(asked.teacher().logprobs * math.nan))
 
-    def views(self: Parts, rollouts: Any, **settings: Any) -> Any:
-        student, teacher = sound(self, rollouts, **settings)
-        return student, replace(teacher, logprobs=teacher.logprobs * math.nan)
-
-    monkeypatch.setattr(Parts, "views", views)
+    monkeypatch.setattr(Asking, "step", step)
     flags = ["--steps", "6", "--optim.max-bad-steps", "2", "--output-dir", str(tmp_path), "--name", "run"]
     assert main([*small, *flags]) == 1
     assert "2 steps in a row had NaN rewards" in capsys.readouterr().err
@@ -332,19 +332,18 @@ def test_a_teacher_that_turns_nan_ends_the_run(
 def test_a_teacher_that_is_lost_costs_no_step(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reopold_vl.assemble import Parts
-    from reopold_vl.teachers import TeacherError
+    sound = Asking.step
 
-    sound = Parts.views
+    def lost() -> TeacherScores:
+        raise TeacherError("http://gpu-7:8765: connection refused (tried 9 times)")
 
-    def views(self: Parts, rollouts: Any, **settings: Any) -> Any:
-        if self.progress.step == 2:
-            raise TeacherError("http://gpu-7:8765: connection refused (tried 9 times)")
-        return sound(self, rollouts, **settings)
+    def step(self: Asking, step: int, watch: Stopwatch) -> Asked:
+        asked = sound(self, step, watch)
+        return replace(asked, teacher=lost) if step == 2 else asked
 
     flags = ["--steps", "3", "--save-every", "0", "--output-dir", str(tmp_path), "--name", "run"]
     with monkeypatch.context() as patch:
-        patch.setattr(Parts, "views", views)
+        patch.setattr(Asking, "step", step)
         assert main([*small, *flags]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "connection refused" in last and last.endswith(f"--resume {tmp_path / 'run'}")

@@ -54,8 +54,9 @@ class Figure:
 
 def restored(record: Mapping[str, Any]) -> Figure:
     """The inverse of `Figure.record`."""
-    found = {each.name: record[each.name] for each in fields(Figure)}
-    return Figure(**found | {"checks": {name: tuple(check) for name, check in record["checks"].items()}})
+    found: dict[str, Any] = {each.name: record[each.name] for each in fields(Figure)}
+    found["checks"] = {name: tuple(check) for name, check in record["checks"].items()}
+    return Figure(**found)
 
 
 def table(figures: list[Figure]) -> str:
