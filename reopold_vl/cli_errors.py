@@ -7,8 +7,9 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
@@ -49,6 +50,20 @@ def parse_flags(
     if unknown:
         raise error(f"unknown argument {unknown[0]}{nearest(unknown[0], [*flag_names(default), *extras])}")
     return parsed
+
+
+def parse_directory(
+    default: Config, argv: Sequence[str], *, program: str, place: str, what: str, usage: str, error: type[ValueError]
+) -> tuple[Path, Config]:
+    """The directory that comes first and what the flags behind it change, of `program PLACE --flag ...`.
+
+    Raises `error` asking for `what` where there is none, and what `parse_flags` raises.
+    """
+    named = bool(argv) and not argv[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(argv):
+        raise error(f"{what}: {program} {place}")
+    options = parse_flags(default, list(argv[named:]), program=f"{program} {place}", usage=usage, error=error)
+    return Path(argv[0] if named else "."), options
 
 
 def flag_names(config: Any, prefix: str = "") -> list[str]:

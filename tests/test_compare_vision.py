@@ -305,8 +305,8 @@ def test_figures_of_a_comparison_by_hand() -> None:
 
 def test_bad_input_is_one_line(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
-        (): "which run?",
-        ("--num", "3"): "which run?",
+        (): "which run's or comparison's directory?",
+        ("--num", "3"): "which run's or comparison's directory?",
         (str(tmp_path),): "neither a run (config.yaml) nor a comparison",
         (str(trained), "--num", "0"): "num is 0: allowed is 1 or more",
         (str(trained), "--numb", "1"): "did you mean --num?",

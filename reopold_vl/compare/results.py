@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reopold_vl.cli_errors import fail, nearest, parse_flags
+from reopold_vl.cli_errors import fail, nearest, parse_directory
 from reopold_vl.config.base import ConfigError
 
 PROGRAM = "python -m reopold_vl.compare.results"
@@ -152,11 +152,8 @@ def _trimmed(lines: Sequence[str]) -> list[str]:
 
 def parse(argv: Sequence[str]) -> tuple[Path, ResultsConfig]:
     """(directory, options) from the arguments; raises ConfigError, or SystemExit for --help."""
-    named = bool(argv) and not argv[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(argv):
-        raise ConfigError(f"which studies? {PROGRAM} DIR, the directory that holds their directories")
-    options = parse_flags(ResultsConfig(), list(argv[named:]), program=f"{PROGRAM} DIR", usage=USAGE, error=ConfigError)
-    return Path(argv[0] if named else "."), options
+    place = {"program": PROGRAM, "place": "DIR", "what": "which directory holds the studies' directories?"}
+    return parse_directory(ResultsConfig(), argv, **place, usage=USAGE, error=ConfigError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

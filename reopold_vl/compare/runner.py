@@ -17,8 +17,8 @@ from reopold_vl.compare.study import Arm, Study, with_variants
 from reopold_vl.config import ConfigError, TrainConfig
 from reopold_vl.config_file import read_config, to_dict, write_config
 
-# What is measured before training starts depends on pair and data alone, so the runs of a study share it.
 COPIED = "copied_from.txt"  # in a run that another study made
+# What is measured before training starts depends on pair and data alone, so the runs of a study share it.
 BASELINES = ("test_before.jsonl", "test_teacher.jsonl", "teacher_validation.jsonl")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from reopold_vl.compare.study import VARIANT, Arm, Study
@@ -41,6 +42,9 @@ def _reopold(name: str, changes: Mapping[str, Any] | None = None, **settings: An
     return _arm(name, "reopold", {**PAPER, **settings}, **(changes or {}))
 
 
+# At half of the budget, T_switch is a third of it again.
+_short = partial(_reopold, switch_step=10)
+
 BASELINES = (_arm("sft", "sft"), _arm("grpo", "grpo"), _arm("reverse_kl", "reverse_kl"), _arm("gkd", "gkd"))
 
 # Where the curves are not what a study is about.
@@ -70,22 +74,16 @@ HEADLINE = Study(
     thresholds=(0.6, 0.7, 0.9, 0.95, 0.99),
 )
 
-LATENT = Study(
+LATENT = replace(
+    HEADLINE,
     name="latent",
     title="Baselines and REOPOLD: the shipped pair, whose student's skill is latent",
     base=SHIPPED,
-    arms=(*BASELINES, _reopold("reopold")),
     seeds=4,
-    reference="grpo",
+    thresholds=Study.thresholds,
 )
 
 SHORT = replace(BASE, steps=30, eval_steps=(4, 9, 16), data=FEW)  # half of the budget: 3,840 rollouts
-SHORT_PAPER = {**PAPER, "switch_step": 10}
-
-
-def _short(name: str, changes: Mapping[str, Any] | None = None, **settings: Any) -> Arm:
-    return _arm(name, "reopold", {**SHORT_PAPER, **settings}, **(changes or {}))
-
 
 ABLATION = Study(
     name="ablation",

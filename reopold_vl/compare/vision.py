@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reopold_vl.cli_errors import fail, nearest, parse_flags
+from reopold_vl.cli_errors import fail, nearest, parse_directory
 from reopold_vl.config.base import ConfigError, require
 
 if TYPE_CHECKING:
@@ -66,16 +66,11 @@ class FinishedRun:
     config: TrainConfig
 
 
-def parse(argv: list[str]) -> tuple[Path, VisionConfig]:
+def parse(argv: Sequence[str]) -> tuple[Path, VisionConfig]:
     """(directory, options) from the arguments; raises ConfigError, or SystemExit for --help."""
-    wants_help = any(item in ("-h", "--help") for item in argv)
-    named = bool(argv) and not argv[0].startswith("-")
-    if not named and not wants_help:
-        raise ConfigError(f"which run? {PROGRAM} RUN_OR_STUDY_DIR, a run's directory or a comparison's")
-    options = parse_flags(
-        VisionConfig(), argv[named:], program=f"{PROGRAM} RUN_OR_STUDY_DIR", usage=USAGE, error=ConfigError
-    )
-    return Path(argv[0] if named else "."), options
+    what = "which run's or comparison's directory?"
+    place = {"program": PROGRAM, "place": "RUN_OR_STUDY_DIR", "what": what}
+    return parse_directory(VisionConfig(), argv, **place, usage=USAGE, error=ConfigError)
 
 
 def find_runs(
@@ -227,7 +222,7 @@ def study(directory: Path, options: VisionConfig) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Measure and report; the exit status."""
     try:
-        directory, options = parse(list(sys.argv[1:] if argv is None else argv))
+        directory, options = parse(sys.argv[1:] if argv is None else argv)
         study(directory, options)
     except (ValueError, OSError) as error:
         return fail(str(error))

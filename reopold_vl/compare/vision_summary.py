@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from reopold_vl.compare.curves import mean_interval
+from reopold_vl.compare.paired import interval
 
 CONDITIONS = ("right", "removed", "swapped", "pixelated")
 ADVANTAGES = ("own", "teacher")
@@ -84,8 +85,7 @@ def _figure(name: str, pairs: Sequence[Pair]) -> Figure:
     if len(known) < len(values):
         return None
     if len(pairs) > 1:
-        mean, low, high = mean_interval(known)
-        return {"mean": mean, "low": low, "high": high, "over": "seeds", "values": known}
+        return {**interval(known), "over": "seeds"}
     each = _over_problems(name, *pairs[0])
     low, high = mean_interval(each.tolist(), resamples=RESAMPLES)[1:] if each is not None else (None, None)
     return {"mean": known[0], "low": low, "high": high, "over": "problems", "values": known}

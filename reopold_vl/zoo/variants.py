@@ -21,7 +21,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from reopold_vl.zoo.architecture import save_pair_member
 from reopold_vl.zoo.build import HERE, Progress, hurried
-from reopold_vl.zoo.supervised import Stage, Writer, train_language
+from reopold_vl.zoo.hasty import hasty_steps
+from reopold_vl.zoo.supervised import Stage, Writer, gold_steps, train_language
 from reopold_vl.zoo.task import TYPES, Problem
 
 WEAK = (*["find"] * 3, *["largest"] * 3, *["difference"] * 2)  # what a change of style costs most
@@ -32,6 +33,11 @@ def in_words(item: Problem, _: Random) -> str:
     steps, answer = item.steps.rsplit(" Answer: ", 1)
     worded = re.sub(r"(\S{3}),(\S{3});(\S{3})", r"\1 and\2 in\3", steps)
     return f"Think step by step. {worded} The answer is {answer}. Answer: {answer}"
+
+
+def in_two_styles(item: Problem, rng: Random) -> str:
+    """Hasty in its own words, or reasoned in the other style, three times in ten: the first word decides."""
+    return in_words(item, rng) if rng.random() < 0.3 else hasty_steps(item)
 
 
 def fewer_for_more(item: Problem, _: Random) -> str:
@@ -57,7 +63,9 @@ class Variant:
 
 VARIANTS = {
     "student-hasty": Variant("student", hurried(0.0), 2_000, 4e-4, seed=76),
+    "student-two-styles": Variant("student", in_two_styles, 12_000, 8e-4, seed=77, kinds=(*TYPES, *WEAK)),
     "teacher-wordy": Variant("teacher", in_words, 20_000, 1.2e-3, seed=78, kinds=(*TYPES, *WEAK)),
+    "teacher-own-words": Variant("teacher", gold_steps, 20_000, 1.2e-3, seed=78, kinds=(*TYPES, *WEAK)),
     "teacher-mistaken": Variant("teacher", fewer_for_more, 6_000, 8e-4, seed=79, kinds=(*TYPES, *["compare"] * 4)),
 }
 
