@@ -147,6 +147,47 @@ ERROR = _mismatch(
     (*PLAIN_AND_RELAXED, _arm("gkd", "gkd")),
 )
 
+# Added when `mismatch-style` had run, to tell its style from its teacher.
+CONTROL = replace(
+    STYLE,
+    name="mismatch-control",
+    title="The wordy teacher, and one that was trained as long in its own words",
+    arms=tuple(
+        _arm(f"{objective}, {role}", objective, settings, teacher={"path": f"{VARIANT}teacher-{role}"})
+        for role in ("wordy", "own-words")
+        for objective, settings in (("sft", {}), ("reverse_kl", {}), ("gkd", {}), ("reopold", PAPER))
+    ),
+    seeds=4,
+    reference=None,
+)
+
+# Where steps are large, stale or noisy: there a floor under R and fewer tokens should matter most.
+STEEP = {"lr": 4e-3}
+REGIMES: Mapping[str, Mapping[str, Any]] = {
+    "one update, rate 1e-3": {},
+    "rate 2e-3": {"optim": {"lr": 2e-3}},
+    "rate 4e-3": {"optim": STEEP},
+    "rate 4e-3, unclipped": {"optim": {**STEEP, "max_grad_norm": 1e9}},
+    "4 updates": {"optim": {"updates_per_batch": 4}},
+    "4 updates, rate 4e-3": {"optim": {**STEEP, "updates_per_batch": 4}},
+    "8 questions a step": {"prompts_per_step": 8, "steps": 120, "eval_steps": [16, 36, 64]},
+}
+REGIME = Study(
+    name="regimes",
+    title="Where the floor and the masks should matter: large, stale and noisy steps",
+    base=SHORT,
+    arms=tuple(
+        arm
+        for name, changes in REGIMES.items()
+        for arm in (
+            _arm(f"reverse_kl, {name}", "reverse_kl", **changes),
+            _short(f"floor only, {name}", changes, entropy_share=1.0, switch_step=0),
+            _short(f"reopold, {name}", changes, switch_step=10 * changes.get("steps", SHORT.steps) // SHORT.steps),
+        )
+    ),
+    seeds=4,
+)
+
 QUICK = Study(
     name="quick",
     title="A look in two minutes: fewer steps, few problems, two seeds",
@@ -162,5 +203,7 @@ QUICK = Study(
     thresholds=(0.6, 0.7),
 )
 
-STUDIES = {study.name: study for study in (QUICK, TUNING, HEADLINE, LATENT, ABLATION, RIVALS, STYLE, ERROR)}
-GROUPS = {"mismatch": (STYLE.name, ERROR.name)}
+STUDIES = {
+    study.name: study for study in (QUICK, TUNING, HEADLINE, LATENT, ABLATION, RIVALS, STYLE, ERROR, CONTROL, REGIME)
+}
+GROUPS = {"mismatch": (STYLE.name, ERROR.name, CONTROL.name)}

@@ -8,6 +8,7 @@ from typing import Any
 Result = Mapping[str, Any]
 Arms = Mapping[str, Mapping[str, Any]]
 
+FEW_RIVALS = 2  # that an arm is compared with, a column each; of more, a row for each comparison
 WIDE = 7  # arms beyond which a table by question type lays them out as rows
 
 
@@ -38,6 +39,9 @@ def validation(result: Result, arms: Arms) -> list[str]:
 def differences(result: Result, arms: Arms) -> list[str]:
     """Each arm against the reference and reverse_kl on the same seeds; empty without such arms, or with one seed."""
     rivals = list(dict.fromkeys(rival for arm in arms.values() for rival in arm["paired"]))
+    if len(rivals) > FEW_RIVALS:
+        rows = [[name, rival, *_against(found)] for name, arm in arms.items() for rival, found in arm["paired"].items()]
+        return table(["", "minus", "difference", "p", "wins / ties / losses"], rows)
     head = [part for rival in rivals for part in (f"minus {rival}", "p", "wins / ties / losses")]
     rows = [
         [name, *(cell for rival in rivals for cell in _against(arm["paired"].get(rival)))] for name, arm in arms.items()
