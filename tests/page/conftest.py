@@ -134,7 +134,7 @@ class Visit:
     def __init__(self, browser: Any, address: str, scheme: str, width: int) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(90_000)  # a busy machine may take its time to open a page
         self.requests: list[str] = []
         self.problems: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
