@@ -115,6 +115,7 @@ RIVALS = Study(
         *BASELINES,
         _short("reopold"),
         *(_arm(name, name) for name in (*VARIATIONS, *DIVERGENCES, "va_opd", "vgs")),
+        _arm("tropd, prefixes", "tropd", {"prefix_steps": SHORT.steps}),
     ),
     seeds=4,
     reference="grpo",
@@ -159,6 +160,22 @@ CONTROL = replace(
     ),
     seeds=4,
     reference=None,
+)
+
+# Designed when `mismatch-control` had shown that a student cannot take over a style that it has never written.
+TWO_STYLES = Study(
+    name="mismatch-two-styles",
+    title="A student that writes the teacher's style beside its own",
+    base=replace(
+        STYLE.base, student=StudentConfig(f"{VARIANT}student-two-styles"), steps=30, eval_steps=SHORT.eval_steps
+    ),
+    arms=(
+        *BASELINES,
+        _short("floor only", entropy_share=1.0, switch_step=0),
+        _short("reopold"),
+    ),
+    seeds=4,
+    reference="grpo",
 )
 
 # Where steps are large, stale or noisy: there a floor under R and fewer tokens should matter most.
@@ -206,4 +223,4 @@ QUICK = Study(
 STUDIES = {
     study.name: study for study in (QUICK, TUNING, HEADLINE, LATENT, ABLATION, RIVALS, STYLE, ERROR, CONTROL, REGIME)
 }
-GROUPS = {"mismatch": (STYLE.name, ERROR.name, CONTROL.name)}
+GROUPS = {"mismatch": (STYLE.name, ERROR.name, CONTROL.name, TWO_STYLES.name)}

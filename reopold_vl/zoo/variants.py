@@ -36,8 +36,8 @@ def in_words(item: Problem, _: Random) -> str:
 
 
 def in_two_styles(item: Problem, rng: Random) -> str:
-    """Hasty in its own words, or reasoned in the other style, three times in ten: the first word decides."""
-    return in_words(item, rng) if rng.random() < 0.3 else hasty_steps(item)
+    """Hasty in its own words, or reasoned in the other style, one answer in two: the first word decides."""
+    return in_words(item, rng) if rng.random() < 0.5 else hasty_steps(item)
 
 
 def fewer_for_more(item: Problem, _: Random) -> str:
@@ -63,7 +63,7 @@ class Variant:
 
 VARIANTS = {
     "student-hasty": Variant("student", hurried(0.0), 2_000, 4e-4, seed=76),
-    "student-two-styles": Variant("student", in_two_styles, 12_000, 8e-4, seed=77, kinds=(*TYPES, *WEAK)),
+    "student-two-styles": Variant("student", in_two_styles, 40_000, 1.2e-3, seed=77, kinds=(*TYPES, *WEAK)),
     "teacher-wordy": Variant("teacher", in_words, 20_000, 1.2e-3, seed=78, kinds=(*TYPES, *WEAK)),
     "teacher-own-words": Variant("teacher", gold_steps, 20_000, 1.2e-3, seed=78, kinds=(*TYPES, *WEAK)),
     "teacher-mistaken": Variant("teacher", fewer_for_more, 6_000, 8e-4, seed=79, kinds=(*TYPES, *["compare"] * 4)),
