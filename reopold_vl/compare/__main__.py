@@ -26,8 +26,8 @@ class CompareConfig:
     """What is compared, and how much of the machine it may use."""
 
     preset: str | None = None
-    """A named study of the embedded pair: quick (two minutes), headline, latent, ablation, rivals, mismatch (three
-    studies: mismatch-style, mismatch-error, mismatch-control), regimes, tuning."""
+    """A named study of the embedded pair: quick (two minutes), headline, latent, ablation, rivals, mismatch (four
+    studies: mismatch-style, mismatch-error, mismatch-control, mismatch-two-styles), regimes, tuning."""
 
     config: Path | None = None
     """A run's config.yaml to compare objectives on, in place of a preset: any pair and data."""

@@ -92,7 +92,8 @@ def cost_ratio(
 ) -> tuple[float, float, float]:
     """How many times more `theirs` spend than `ours` (medians), with a 95 % interval over both sets of seeds.
 
-    inf where they never reach it and we do; NaN where neither or only we never do. Seeds are resampled independently.
+    inf where they never reach it and we do, 0 where we never do and they do; NaN where neither does, or we are there
+    from the start. Seeds are resampled independently, and draws without a ratio are left out.
     """
     mine = np.array([cost_of(curve, accuracy, axis) for curve in ours])
     other = np.array([cost_of(curve, accuracy, axis) for curve in theirs])
@@ -110,7 +111,7 @@ def ratio_text(
 ) -> str:
     """A ratio of rollouts in words. Where theirs never got there it is at least their whole budget over our cost."""
     middle, low, high = ratio
-    if math.isnan(middle):
+    if math.isnan(middle) or middle == 0:
         return "-"
     if math.isinf(middle):
         cost = float(median(np.array([cost_of(curve, accuracy) for curve in ours])))
@@ -148,5 +149,5 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
 
 
 def _ratio(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    possible = np.isfinite(ours) & (ours > 0)
-    return np.where(possible, theirs / np.where(possible, ours, 1.0), np.nan)
+    known = (ours > 0) & ~(np.isinf(ours) & np.isinf(theirs))
+    return np.where(known, theirs / np.where(known, ours, 1.0), np.nan)

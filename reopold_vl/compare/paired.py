@@ -40,6 +40,21 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def to_teacher(ours: Sequence[Sequence[bool]], teacher: Sequence[bool], *, resamples: int = 2_000) -> dict[str, Any]:
+    """The students' accuracy minus the teacher's, [seeds, problems] and [problems]; its interval is over both.
+
+    There is one teacher, so that the drawing of the problems moves the difference as much as the seeds do.
+    """
+    gaps = np.asarray(ours, dtype=float) - np.asarray(teacher, dtype=float)
+    seeds, problems = gaps.shape
+    generator = np.random.default_rng(0)
+    counts = generator.multinomial(problems, np.full(problems, 1 / problems), size=resamples)
+    of_seeds = counts @ gaps.T / problems  # [resamples, seeds]
+    drawn = np.take_along_axis(of_seeds, generator.integers(seeds, size=(resamples, seeds)), axis=1).mean(1)
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return {"mean": float(gaps.mean()), "low": float(low), "high": float(high), "values": gaps.mean(1).tolist()}
+
+
 def sign_flips(differences: Sequence[float]) -> float:
     """Two-sided permutation test of paired differences: the share of all 2^n signs with a sum at least as far from 0.
 

@@ -32,7 +32,7 @@ def summary_lines(result: Result) -> list[str]:
     """What was measured on what, how it was made, and what the brackets are."""
     seeds = result["seeds"]
     points = ", ".join(f"{point:,.0f}" for point in result["evaluated"])
-    made = f"at commit {result['commit']}" if result["commit"] else "outside a git checkout"
+    made = f"summed up at commit {result['commit']}" if result["commit"] else "summed up outside a git checkout"
     return [
         "",
         f"{_number(seeds, 'seed')} an arm; greedy answers to {result['num_test']:,} test problems at the end and to "
@@ -40,7 +40,7 @@ def summary_lines(result: Result) -> list[str]:
         f"bootstrap intervals over seeds; of so few they are too narrow (of normal values they cover the mean about 80 "
         f"times in 100 with 4 seeds, 88 with 8). {result['cpu_hours']:.1f} CPU-hours of training.",
         "",
-        f"Made by `{result['command']}` {made}.",
+        f"Made by `{result['command']}`, {made}.",
     ]
 
 
@@ -49,13 +49,19 @@ def _said(text: str) -> Callable[[Result], str]:
 
 
 TABLES: Mapping[str, tuple[Callable[[Result], str], Callable[[Result, Arms], list[str]]]] = {
-    "accuracy": (_said("**Test accuracy after training**, mean over seeds."), tables.accuracy),
+    "accuracy": (
+        _said(
+            "**Test accuracy after training**, mean over seeds. There is one teacher, so the brackets of 'minus "
+            "teacher' are over seeds and test problems."
+        ),
+        tables.accuracy,
+    ),
     "paired": (
         _said(
-            "**Paired differences in test accuracy**, points, arm minus the other arm on the same seed: same prompts, "
-            "same test problems. p is of a permutation test that flips the differences' signs (two-sided, not "
-            "corrected for the number of arms; with 4 seeds it cannot be below 0.125, with 8 below 0.008). Wins, ties "
-            "and losses are counts of seeds."
+            "**Paired differences in test accuracy**, points, arm minus the other arm on the same seed: same test "
+            "problems, and same prompts where both ask as many a step. p is of a permutation test that flips the "
+            "differences' signs (two-sided, not corrected for the number of arms; with 4 seeds it cannot be below "
+            "0.125, with 8 below 0.008). Wins, ties and losses are counts of seeds."
         ),
         tables.differences,
     ),
@@ -64,7 +70,8 @@ TABLES: Mapping[str, tuple[Callable[[Result], str], Callable[[Result, Arms], lis
             "**Rollouts to a share of the teacher's validation accuracy**: the median seed's first crossing, on "
             "straight lines between the evaluations. A run that was not there when its budget of "
             f"{result['evaluated'][-1]:,.0f} rollouts ended is censored: it counts as dearer than every run that was, "
-            "and is counted out as 'never'. The lower median is taken, so no number is made up half-way to never."
+            "and is counted out as 'never'. The lower median is taken, so no number is made up half-way to never. A "
+            "number between two evaluations is as good as a straight line between them."
         ),
         tables.reached,
     ),
@@ -72,8 +79,9 @@ TABLES: Mapping[str, tuple[Callable[[Result], str], Callable[[Result, Arms], lis
         lambda result: (
             f"**Rollouts of {result['reference']} over those of each arm**, medians; above 1 the arm needs fewer. "
             "Seeds of both are resampled independently. 'above' means that the reference's median run was censored, "
-            "and gives its whole budget over the arm's cost; 'never' that an end of the interval is so; '-' that the "
-            "arm's own median run was censored, or there from the start."
+            "and gives its whole budget over the arm's cost; 'never' that an end of the interval is so, 0.0 that it is "
+            "of seeds on which the arm never got there; '-' that the arm's own median run was censored, or there from "
+            "the start."
         ),
         tables.ratios,
     ),

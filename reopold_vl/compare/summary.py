@@ -20,6 +20,7 @@ from reopold_vl.compare.paired import (
     pair_of,
     paired,
     rivals_of,
+    to_teacher,
 )
 from reopold_vl.compare.runner import run_config
 from reopold_vl.compare.study import Arm, Study
@@ -96,7 +97,7 @@ def _arm(study: Study, arm: Arm, runs: Runs, pairs: dict[str, str]) -> dict[str,
         "teacher_validation": teacher,
         "test_accuracy": interval(after),
         "validation_accuracy": interval([curve.accuracy[-1] for curve in curves]),
-        "to_teacher": interval([run["after"] - run["teacher"] for run in found]),
+        "to_teacher": to_teacher([run["verdicts"] for run in found], found[0]["verdicts_teacher"]),
         "paired": {rival.name: paired(after, [run["after"] for run in runs[rival.name]]) for rival in rivals},
         "by_type": by_type(found),
         "reached": spent,
@@ -163,6 +164,8 @@ def _read_run(study: Study, arm: Arm, seed: int, directory: Path) -> dict[str, A
         "versions": summary.get("versions", {}),
         "cpu_seconds": sum(record.get("seconds/cpu", 0.0) for record in records),
         "watched": {name: [[r["step"], r[name]] for r in records if r.get(name) is not None] for name in WATCHED},
+        "verdicts": _verdicts(run / "test_after.jsonl"),
+        "verdicts_teacher": _verdicts(run / "test_teacher.jsonl"),
         "types_num": {name: len(values) for name, values in types["before"].items()},
         **{f"types_{role}": {name: sum(v) / len(v) for name, v in found.items()} for role, found in types.items()},
     }
@@ -184,6 +187,11 @@ def _types(path: Path) -> dict[str, list[bool]]:
     for row in _lines(path):
         right.setdefault(row["source"], []).append(row["correct"])
     return dict(sorted(right.items()))
+
+
+def _verdicts(path: Path) -> list[bool]:
+    """By problem; the files of a run list them in one order."""
+    return [row["correct"] for row in _lines(path)]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
