@@ -25,6 +25,7 @@ import torch
 from benchmarks.figures import growth, head, padding, passes, rollout, savings, step
 from benchmarks.figures.profile import profile_text
 from benchmarks.figures.result import Figure, restored, savings_table, table
+from reopold_vl.compare.summary import commit
 
 FIGURES: dict[str, Callable[[], list[Figure]]] = {
     "passes": passes.measure,
@@ -40,8 +41,8 @@ BEGIN, END = "<!-- {} -->", "<!-- end of {} -->"  # around what is written into 
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
-    found = {}
+    """Of what the numbers depend on: our code's commit as well."""
+    found = {"commit": commit() or "none"}
     for name in ("torch", "transformers", "trl"):
         try:
             found[name] = version(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import threading
+import queue
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -23,7 +23,9 @@ class EncodingAhead:
     def __init__(self, encoder: PromptEncoder, workers: int) -> None:
         self.encoder = encoder
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="encode")
-        self._own = threading.local()
+        self._idle = queue.SimpleQueue[PromptEncoder]()
+        for _ in range(workers):
+            self._idle.put(copy.deepcopy(encoder))  # here and not in the threads, while nobody uses it
         self._begun: dict[int, tuple[VisualSample, Future[Encoded]]] = {}
 
     def begin(self, samples: Sequence[VisualSample]) -> None:
@@ -45,6 +47,8 @@ class EncodingAhead:
         return prompts, reasons
 
     def _encode(self, sample: VisualSample) -> Encoded:
-        if not hasattr(self._own, "encoder"):
-            self._own.encoder = copy.deepcopy(self.encoder)
-        return self._own.encoder.encode_all([sample])
+        encoder = self._idle.get()
+        try:
+            return encoder.encode_all([sample])
+        finally:
+            self._idle.put(encoder)

@@ -8,25 +8,28 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 from benchmarks.figures.head import resident
-from benchmarks.figures.result import Figure
-from benchmarks.figures.setup import Step, build, samples
+from benchmarks.figures.result import Figure, cpu_seconds
+from benchmarks.figures.rollout import generate
+from benchmarks.figures.setup import NEVER, Step, build, engine, samples
 
 BASE = {"n": 4, "response": 64, "images": 1}
 AXES = {"n": (1, 2, 4, 8, 16), "response": (64, 128, 256, 512, 1024), "images": (1, 2, 4, 8)}
 LABELS = {"n": "answers to a prompt", "response": "response tokens", "images": "images in a prompt"}
-SIDE = 224
+SIDE, RUNS = 224, 3
 
 
 def child(n: int, response: int, images: int) -> None:
     """Print what a step costs, as JSON: CPU seconds, and growth of the peak resident size."""
     torch.set_num_threads(1)
-    step = Step(build(0), build(1), n, response, updates=1)
-    step.run(samples(1, side=56), seed=0)
+    student, teacher = build(0), build(1)
+    Step(student, teacher, 2, 8, updates=1).run(samples(1, side=56), seed=0)  # as little for each setting
+    step = Step(student, teacher, n, response, updates=1)
     questions = samples(2, side=SIDE, images=images)
     with open("/proc/self/clear_refs", "w", encoding="ascii") as reset:
         reset.write("5")
@@ -48,24 +51,51 @@ def cost(**settings: int) -> dict[str, float]:
 
 
 def measure() -> list[Figure]:
-    """The growth from the smallest to the largest setting, divided by that of the setting: 1 is linear."""
+    """The steepest doubling on each axis, from medians of RUNS runs: 2 is linear."""
     found = []
     for axis, values in AXES.items():
-        costs = [cost(**{**BASE, axis: value}) for value in values]
+        runs = [[cost(**{**BASE, axis: value}) for value in values] for _ in range(RUNS)]
         for what, unit in (("seconds", "time"), ("bytes", "memory")):
-            growth = costs[-1][what] / costs[0][what]
+            costs = [median(run[place][what] for run in runs) for place in range(len(values))]
+            steepest, at = max((costs[k + 1] / costs[k], values[k]) for k in range(len(values) - 1))
             found.append(
                 Figure(
-                    f"growth of a step's {unit}, {LABELS[axis]} {values[0]} to {values[-1]}",
+                    f"growth of a step's {unit}, {LABELS[axis]} {values[0]} to {values[-1]}, steepest doubling "
+                    f"({at} to {2 * at}; in all {costs[-1] / costs[0]:.1f} for {values[-1] // values[0]})",
                     "times",
-                    ours=growth,
-                    peer=values[-1] / values[0],
+                    ours=steepest,
+                    peer=2.0,
                     peer_name="linear",
                     goal=1.0,
-                    details={"axis": axis, "values": values, what: [each[what] for each in costs]},
+                    details={"axis": axis, "values": values, what: costs, "runs": runs},
                 )
             )
-    return found
+    return [*found, rollout_growth()]
+
+
+def rollout_growth() -> Figure:
+    """How sampling slows down with length, beside transformers: each token looks back at all before it."""
+    model, shorter = build(0), AXES["response"][-2]
+    prompts = [model.encoder(question) for question in samples(2, side=SIDE)]
+    n, sampler = BASE["n"], engine(model, 64)
+
+    def ours(longest: int) -> float:
+        return cpu_seconds(lambda: sampler.generate(prompts, n=n, max_new_tokens=longest, seed=1))[1]
+
+    def theirs(longest: int) -> float:
+        settings = {"do_sample": True, "num_return_sequences": n}
+        return cpu_seconds(lambda: generate(model, prompts, NEVER, longest=longest, **settings))[1]
+
+    seconds = {name: [way(shorter), way(2 * shorter)] for name, way in (("ours", ours), ("theirs", theirs))}
+    return Figure(
+        f"growth of a rollout's time, response tokens {shorter} to {2 * shorter}",
+        "times",
+        ours=seconds["ours"][1] / seconds["ours"][0],
+        peer=seconds["theirs"][1] / seconds["theirs"][0],
+        peer_name="transformers generate",
+        goal=1.0,
+        details=seconds,
+    )
 
 
 def plot(figures: list[Figure], path: Path) -> None:
@@ -77,7 +107,7 @@ def plot(figures: list[Figure], path: Path) -> None:
 
     canvas, places = plt.subplots(1, len(AXES), figsize=(11, 3.9), constrained_layout=True)
     for axes, (axis, label) in zip(places, LABELS.items(), strict=True):
-        for details in (figure.details for figure in figures if figure.details["axis"] == axis):
+        for details in (figure.details for figure in figures if figure.details.get("axis") == axis):
             _curve(axes, details)
         values = AXES[axis]
         times = [value / values[0] for value in values]

@@ -21,12 +21,12 @@ def measure() -> list[Figure]:
         step.run(questions, seed=0)
     theirs = None
     if trl.installed():
-        theirs = trl.grpo(build(0), questions, n=N, response=RESPONSE, updates=UPDATES, batches=1).counts
+        theirs = trl.grpo(build(0, frozen=True), questions, n=N, response=RESPONSE, updates=UPDATES, batches=1).counts
     found = []
     for name, mine, peer in (
         ("vision forwards", ours.towers, theirs and theirs.towers),
         ("image decodes", ours.opened, theirs and theirs.opened),
-        ("processor calls", ours.processed, theirs and theirs.processed),
+        ("images processed", ours.processed, theirs and theirs.processed),
     ):
         found.append(
             Figure(

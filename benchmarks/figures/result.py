@@ -41,11 +41,13 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """None where there is nothing to compare with."""
+        """None where there is nothing to compare with; a wrong result misses any goal."""
         value = self.ratio if self.of_ratio else self.ours
+        if not self.correct:
+            return False
         if value is None:
             return None
-        return self.correct and (value >= self.goal if self.at_least else value <= self.goal)
+        return value >= self.goal if self.at_least else value <= self.goal
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -62,6 +64,7 @@ def restored(record: Mapping[str, Any]) -> Figure:
 def table(figures: list[Figure]) -> str:
     """Markdown, a row a figure."""
     lines = ["| figure | ours | peer | ratio | goal | met | correct |", "|---|---:|---:|---:|---:|---|---|"]
+    shown = ""
     for each in figures:
         peer = NOT_INSTALLED if each.peer is None else f"{each.peer:.4g}"
         ratio = "" if each.ratio is None else f"{each.ratio:.3g}"
@@ -71,8 +74,9 @@ def table(figures: list[Figure]) -> str:
         checks = "; ".join(f"{name} {found:.1e} (≤ {allowed:.0e})" for name, (found, allowed) in each.checks.items())
         lines.append(
             f"| {each.name}, {each.unit} | {each.ours:.4g} | {peer} ({each.peer_name}) | {ratio} | {goal} | {met} | "
-            f"{checks or '-'} |"
+            f"{'as above' if checks and checks == shown else checks or '-'} |"
         )
+        shown = checks
     return "\n".join(lines) + "\n"
 
 

@@ -81,7 +81,14 @@ def _length(answer: torch.Tensor, ends: tuple[int, ...]) -> int:
 
 
 @torch.no_grad()
-def generate(model: VisionLanguageModel, prompts: list[Prompt], ends: tuple[int, ...], **settings: Any) -> torch.Tensor:
+def generate(
+    model: VisionLanguageModel,
+    prompts: list[Prompt],
+    ends: tuple[int, ...],
+    *,
+    longest: int = RESPONSE,
+    **settings: Any,
+) -> torch.Tensor:
     """Plain transformers, with the same tokens banned and the same ends; greedy or over the full vocabulary."""
     batch = collate_prompts(prompts, pad_id=model.pad_id)
     return model.policy.model.generate(
@@ -89,7 +96,7 @@ def generate(model: VisionLanguageModel, prompts: list[Prompt], ends: tuple[int,
         attention_mask=batch.mask.long(),
         mm_token_type_ids=batch.token_types,
         **batch.vision,
-        max_new_tokens=RESPONSE,
+        max_new_tokens=longest,
         eos_token_id=list(ends),
         suppress_tokens=sorted({*model.banned_ids, *model.eos_ids}),
         **({"temperature": 1.0, "top_k": 0, "top_p": 1.0} if settings["do_sample"] else {}),

@@ -75,10 +75,11 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def engine(model: VisionLanguageModel, rows: int) -> HFEngine:
-    """Samples answers that end at their longest alone."""
+def engine(model: VisionLanguageModel, rows: int, *, all_tokens: bool = False) -> HFEngine:
+    """Samples answers that end at their longest alone; with `all_tokens` any token may be drawn."""
     made = model.engine(rows_at_once=rows)
-    return HFEngine(made.policy, NEVER, made.pad_id, (*made.banned_ids, *model.eos_ids), rows)
+    banned = () if all_tokens else (*made.banned_ids, *model.eos_ids)
+    return HFEngine(made.policy, NEVER, made.pad_id, banned, rows)
 
 
 def random_answers(prompts: Sequence[Prompt], lengths: Sequence[Sequence[int]], seed: int = 0) -> list[Rollout]:
@@ -196,9 +197,9 @@ def naive_gap(model: VisionLanguageModel, rollouts: Sequence[Rollout], logprobs:
 
 
 def update_gap(model: VisionLanguageModel, rollouts: Sequence[Rollout], objective: Objective, rows: int) -> float:
-    """The largest difference of a weight after one step of gradient descent, ours against plain transformers.
+    """How far one step of gradient descent moves each weight tensor, ours against plain transformers; see `tensor_gap`.
 
-    Relative to how far the weight that moved most has moved; the old log-probs are the model's own.
+    The old log-probs are the model's own.
     """
     policy = copy.deepcopy(model.policy)
     ours, naive = replace(model, policy=policy), replace(model, policy=copy.deepcopy(policy))
@@ -228,9 +229,14 @@ def update_gap(model: VisionLanguageModel, rollouts: Sequence[Rollout], objectiv
             ratio = (found - batch.old_logprobs[row][: len(keep)][keep]).exp()
             (-(ratio * signal.advantages[row][: len(keep)][keep]).sum() / signal.mask.sum()).backward()
     theirs = [weight for weight in naive.policy.parameters() if weight.requires_grad]
-    moved = gap = 0.0
-    for start, mine, plain in zip(before, trained, theirs, strict=True):
-        if plain.grad is not None:
-            moved = max(moved, float(plain.grad.abs().max()))
-            gap = max(gap, float((mine.detach() - (start - plain.grad)).abs().max()))
-    return gap / moved
+    pairs = [(start - mine.detach(), plain.grad) for start, mine, plain in zip(before, trained, theirs, strict=True)]
+    return tensor_gap([(mine, plain) for mine, plain in pairs if plain is not None])
+
+
+def tensor_gap(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """The largest relative difference of two tensors, by norm; NaN stays NaN.
+
+    A tensor counts as no smaller than a thousandth of the largest: what hardly moves holds nothing but rounding.
+    """
+    least = 1e-3 * max(float(other.norm()) for _, other in pairs)
+    return float(torch.stack([(one - other).norm() / other.norm().clamp(min=least) for one, other in pairs]).max())
