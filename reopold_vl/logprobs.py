@@ -52,7 +52,7 @@ def _reduced(everywhere: Float[Tensor, "tokens vocab"], ids: Int[Tensor, " token
 
 
 class _HeadStats(torch.autograd.Function):
-    """Log-probs and entropies with a gradient that holds two tiles of logits at a time.
+    """Log-probs and entropies with a gradient that holds three tiles of logits at a time.
 
     The backward pass projects a tile once more (one product of four) instead of keeping its logits, unless all tokens
     fit into one tile: then its log-probabilities are kept. With p the distribution and H its entropy,
@@ -136,7 +136,7 @@ def token_stats(
 ) -> TokenStats:
     """Project `hidden` through the language-model head for the tokens `ids` alone.
 
-    Peak memory holds two tiles' logits whatever the number of tokens, with a gradient as well. Logits are reduced in
+    Peak memory holds three tiles of logits whatever the number of tokens, with a gradient as well. Logits are reduced in
     fp32 whatever the dtype of the weights.
     """
     if hidden.shape[0] == 0:

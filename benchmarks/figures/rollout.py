@@ -16,7 +16,7 @@ from reopold_vl.types import Prompt, Rollout
 
 QUESTIONS, N, RESPONSE, SIDE = 2, 8, 64, 672
 SEEDS = tuple(range(1, 9))  # the lengths are random: 128 answers a side
-ENDS = tuple(range(100, 125))  # so many tokens end an answer that its mean length is a third of the longest
+ENDS = tuple(range(100, 125))  # so many tokens end an answer that its mean length is about a quarter of the longest
 
 
 def measure() -> list[Figure]:

@@ -99,7 +99,7 @@ def measure() -> list[Figure]:
     one_by_one = [prompt for prompt in prompts for _ in range(N)]
     found += [
         _beside(
-            "rollout: a prompt prefilled once for its answers",
+            "rollout: a prompt prefilled once for its answers, and its keys shared",
             lambda: _sample(step, prompts, ends=NEVER),
             lambda: engine(student, 64).generate(one_by_one, n=1, max_new_tokens=RESPONSE, seed=0),
         ),
