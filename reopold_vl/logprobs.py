@@ -136,8 +136,8 @@ def token_stats(
 ) -> TokenStats:
     """Project `hidden` through the language-model head for the tokens `ids` alone.
 
-    Peak memory holds three tiles of logits whatever the number of tokens, with a gradient as well. Logits are reduced in
-    fp32 whatever the dtype of the weights.
+    Peak memory holds three tiles of logits whatever the number of tokens, with a gradient as well. Logits are reduced
+    in fp32 whatever the dtype of the weights.
     """
     if hidden.shape[0] == 0:
         empty = hidden.new_zeros(0, dtype=torch.float32) + hidden.sum() * 0.0  # keeps the graph connected
