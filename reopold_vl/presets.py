@@ -169,6 +169,7 @@ _ONE_GPU = TrainConfig(
         dtype="bfloat16",
         gradient_checkpointing=True,
         lora=LoRAConfig(rank=32, alpha=64.0),
+        feature_cache_mb=256,  # the tower is frozen: rollout and gradient pass encode each image once between them
     ),
     teacher=TeacherConfig("Qwen/Qwen2.5-VL-7B-Instruct", dtype="bfloat16"),
     data=DataConfig(validation_rows=100, test_rows=500),
