@@ -174,7 +174,7 @@ TWO_STYLES = Study(
         _short("floor only", entropy_share=1.0, switch_step=0),
         _short("reopold"),
     ),
-    seeds=4,
+    seeds=8,
     reference="grpo",
 )
 
