@@ -15,7 +15,7 @@ from PIL import Image, ImageColor
 
 from reopold_vl.compare.__main__ import CompareConfig, choose
 from reopold_vl.compare.curves import Curve, cost_ratio, ratio_text
-from reopold_vl.compare.paired import SCORED_FOR_THE_LOG, pair_of, paired, rivals_of
+from reopold_vl.compare.paired import SCORED_FOR_THE_LOG, pair_of, paired, rivals_of, to_teacher
 from reopold_vl.compare.plots import draw_one, style_of
 from reopold_vl.compare.report import TABLES, to_markdown
 from reopold_vl.compare.results import HEAVIEST, main
@@ -23,6 +23,7 @@ from reopold_vl.compare.studies import STUDIES
 from reopold_vl.compare.study import Arm, Study
 from reopold_vl.compare.summary import command_of, summarise
 from reopold_vl.compare.sweeps import swept
+from reopold_vl.compare.tables import differences
 from reopold_vl.objectives import OBJECTIVES
 
 PAPER = {"mixture": 0.3, "entropy_share": 0.2, "switch_step": 20}
@@ -75,6 +76,41 @@ def test_paired_differences_by_hand_and_as_scipy_has_them() -> None:
     assert found["p"] == pytest.approx(flips.pvalue)
     wanted = [peer.confidence_interval.low, peer.confidence_interval.high]
     assert [found["low"], found["high"]] == pytest.approx(wanted, abs=0.0025)  # of an interval of 0.064
+
+
+def test_the_interval_to_the_teacher_is_over_seeds_and_problems() -> None:
+    """Of one seed as scipy's bootstrap over problems has it; of seeds that differ it is wider than over either."""
+    generator = np.random.default_rng(3)
+    teacher = generator.random(400) < 0.9
+    student = np.where(generator.random(400) < 0.1, generator.random(400) < 0.5, teacher)
+    found = to_teacher([student.tolist()], teacher.tolist())
+    gaps = student.astype(float) - teacher
+    stats = pytest.importorskip("scipy.stats")
+    theirs = stats.bootstrap((gaps,), np.mean, method="percentile", rng=5).confidence_interval
+    assert found["mean"] == pytest.approx(gaps.mean())
+    assert (found["low"], found["high"]) == pytest.approx((theirs.low, theirs.high), abs=0.005)
+    other = student & (generator.random(400) < 0.8)
+    both = to_teacher([student.tolist(), other.tolist()], teacher.tolist())
+    over_seeds = [float(gaps.mean()), float((other.astype(float) - teacher).mean())]
+    assert both["values"] == pytest.approx(over_seeds)
+    assert both["low"] < min(over_seeds) and both["high"] > max(over_seeds)
+
+
+def test_many_pairs_of_arms_are_rows_of_their_own() -> None:
+    changes = [{"optim": {"lr": rate}} for rate in (1e-3, 2e-3, 4e-3)]
+    arms = {
+        f"{objective} {k}": Arm(f"{objective} {k}", objective, {}, change)
+        for k, change in enumerate(changes)
+        for objective in ("reverse_kl", "reopold")
+    }
+    study = Study("s", "s", TINY, tuple(arms.values()), seeds=2)
+    pairs = dict.fromkeys(arms, "one")
+    gap = paired([0.5, 0.7], [0.4, 0.5])
+    shown = {
+        name: {"paired": {other.name: gap for other in rivals_of(study, arm, pairs)}} for name, arm in arms.items()
+    }
+    lines = differences({"seeds": 2}, shown)
+    assert [line.split(" | ")[0:2] for line in lines[2:]] == [[f"| reopold {k}", f"reverse_kl {k}"] for k in range(3)]
 
 
 def test_arms_are_compared_with_the_reference_and_reverse_kl_of_their_own_pair() -> None:
