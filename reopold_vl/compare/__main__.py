@@ -27,7 +27,8 @@ class CompareConfig:
 
     preset: str | None = None
     """A named study of the embedded pair: quick (two minutes), headline, latent, ablation, rivals, mismatch (four
-    studies: mismatch-style, mismatch-error, mismatch-control, mismatch-two-styles), regimes, tuning."""
+    studies: mismatch-style, mismatch-error, mismatch-control, mismatch-two-styles), regimes (two studies:
+    regimes-steps, regimes-unclipped), tuning."""
 
     config: Path | None = None
     """A run's config.yaml to compare objectives on, in place of a preset: any pair and data."""

@@ -190,7 +190,7 @@ REGIMES: Mapping[str, Mapping[str, Any]] = {
     "8 questions a step": {"prompts_per_step": 8, "steps": 120, "eval_steps": [16, 36, 64]},
 }
 REGIME = Study(
-    name="regimes",
+    name="regimes-steps",
     title="Where the floor and the masks should matter: large, stale and noisy steps",
     base=SHORT,
     arms=tuple(
@@ -203,6 +203,23 @@ REGIME = Study(
         )
     ),
     seeds=4,
+)
+
+# Designed when `regimes` had shown the floor ahead in one of its seven cells; its seeds 4 to 7 and the lower rate are new.
+UNCLIPPED = replace(
+    REGIME,
+    name="regimes-unclipped",
+    title="The floor where gradients are not clipped",
+    arms=tuple(
+        arm
+        for rate in (1e-3, 4e-3)
+        for changes in ({"optim": {"lr": rate, "max_grad_norm": 1e9}},)
+        for arm in (
+            _arm(f"reverse_kl, rate {rate:g}", "reverse_kl", **changes),
+            _short(f"floor only, rate {rate:g}", changes, entropy_share=1.0, switch_step=0),
+        )
+    ),
+    seeds=8,
 )
 
 QUICK = Study(
@@ -220,6 +237,9 @@ QUICK = Study(
     thresholds=(0.6, 0.7),
 )
 
-EVERY = (QUICK, TUNING, HEADLINE, LATENT, ABLATION, RIVALS, STYLE, ERROR, CONTROL, TWO_STYLES, REGIME)
+EVERY = (QUICK, TUNING, HEADLINE, LATENT, ABLATION, RIVALS, STYLE, ERROR, CONTROL, TWO_STYLES, REGIME, UNCLIPPED)
 STUDIES = {study.name: study for study in EVERY}
-GROUPS = {"mismatch": (STYLE.name, ERROR.name, CONTROL.name, TWO_STYLES.name)}
+GROUPS = {
+    "mismatch": (STYLE.name, ERROR.name, CONTROL.name, TWO_STYLES.name),
+    "regimes": (REGIME.name, UNCLIPPED.name),
+}
