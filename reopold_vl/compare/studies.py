@@ -205,7 +205,7 @@ REGIME = Study(
     seeds=4,
 )
 
-# Designed when `regimes` had shown the floor ahead in one of its seven cells; its seeds 4 to 7 and the lower rate are new.
+# Designed when `regimes-steps` had shown the floor ahead in a cell of seven: seeds 4 to 7 and the lower rate are new.
 UNCLIPPED = replace(
     REGIME,
     name="regimes-unclipped",
