@@ -115,11 +115,16 @@ def prefix_share(objective: Objective, step: int) -> float:
     return 0.0 if share is None else share(step)
 
 
+def teacher_writes(objective: Objective) -> bool:
+    """Whether the teacher writes answers, or how they begin."""
+    return teacher_answers(objective) or prefix_share(objective, 0) > 0
+
+
 def require_overlap(objective: Objective, overlap: str, *, shard_teacher: bool) -> None:
     """Raises ConfigError where two threads would use the teacher at once: `rollout.overlap` has one score answers."""
     if overlap == "none":
         return
-    writes = teacher_answers(objective) or prefix_share(objective, 0) > 0
+    writes = teacher_writes(objective)
     whole = hasattr(objective, "token_loss") or not needs_of(objective).isdisjoint(TEACHER_FIELDS)
     if shard_teacher or writes or (overlap == "step" and whole):
         why = "distributed.shard_teacher" if shard_teacher else f"objective {_name(objective)}"
@@ -133,9 +138,8 @@ def require_possible(
     """Raises ConfigError, before the run starts, where the teacher or the data cannot give what `objective` needs."""
     name = _name(objective)
     needs = needs_of(objective)
-    begins = prefix_share(objective, 0) > 0
     whole = "divergence" in needs or hasattr(objective, "token_loss")
-    if whole or begins or teacher_answers(objective):
+    if whole or teacher_writes(objective):
         if not isinstance(teacher, LocalTeacher) or isinstance(teacher, SpanTeacher):
             raise ConfigError(
                 f"objective is {name}, and the teacher is {teacher.name}: allowed is one teacher in this process with "
@@ -143,7 +147,7 @@ def require_possible(
             )
         if shard_teacher:
             raise ConfigError(f"distributed.shard_teacher is True: allowed is False with objective {name}")
-    if begins and processes > 1:
+    if prefix_share(objective, 0) > 0 and processes > 1:
         raise ConfigError(f"objective.prefix_steps is set: allowed is None in {processes} processes")
     if any(field.startswith("blind_") for field in needs) and isinstance(teacher, SpanTeacher):
         raise ConfigError(f"teacher.align is text: allowed is tokens with objective {name}")

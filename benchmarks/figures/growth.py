@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.figures.head import resident
+from benchmarks.figures.process import print_spent, spent
 from benchmarks.figures.result import Figure, cpu_seconds
 from benchmarks.figures.rollout import generate
 from benchmarks.figures.setup import NEVER, Step, build, engine, samples
@@ -31,23 +27,12 @@ def child(n: int, response: int, images: int) -> None:
     Step(student, teacher, 2, 8, updates=1).run(samples(1, side=56), seed=0)  # as little for each setting
     step = Step(student, teacher, n, response, updates=1)
     questions = samples(2, side=SIDE, images=images)
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as reset:
-        reset.write("5")
-    before, start = resident("VmRSS"), time.process_time()
-    step.run(questions, seed=1)
-    print(json.dumps({"seconds": time.process_time() - start, "bytes": resident("VmHWM") - before}))
+    print_spent(lambda: step.run(questions, seed=1))
 
 
 def cost(**settings: int) -> dict[str, float]:
-    arguments = [str(settings[name]) for name in BASE]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.figures.growth", *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    """Peak bytes and CPU seconds of a step."""
+    return spent("benchmarks.figures.growth", *(settings[name] for name in BASE))
 
 
 def measure() -> list[Figure]:

@@ -8,16 +8,14 @@ room for its own gradient, vocabulary times width, whichever way the loss is com
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
 
+from benchmarks.figures.process import print_spent, spent
 from benchmarks.figures.result import Figure
 from benchmarks.figures.setup import tensor_gap
 from benchmarks.figures.trl import installed
@@ -56,19 +54,21 @@ def ours_kept(hidden: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor) -> 
 def dense_kept(hidden: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """All logits, and a loss of the kept tokens alone."""
     keep = a_fifth(len(ids))
-    everywhere = F.linear(hidden, weight).log_softmax(-1)
-    entropy = -(everywhere.detach().exp() * everywhere.detach()).sum(-1)
-    logprobs = everywhere.gather(-1, ids[:, None])[:, 0]
-    logprobs[keep].sum().backward()
-    return logprobs[keep], entropy[keep]
+    logprobs, entropy = (each[keep] for each in dense_stats(hidden, weight, ids))
+    logprobs.sum().backward()
+    return logprobs, entropy
 
 
 def dense(hidden: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    everywhere = F.linear(hidden, weight).log_softmax(-1)
-    entropy = -(everywhere.detach().exp() * everywhere.detach()).sum(-1)
-    logprobs = everywhere.gather(-1, ids[:, None])[:, 0]
+    logprobs, entropy = dense_stats(hidden, weight, ids)
     logprobs.sum().backward()
     return logprobs, entropy
+
+
+def dense_stats(hidden: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    everywhere = F.linear(hidden, weight).log_softmax(-1)
+    entropy = -(everywhere.detach().exp() * everywhere.detach()).sum(-1)
+    return everywhere.gather(-1, ids[:, None])[:, 0], entropy
 
 
 def trl_logprobs(hidden: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,44 +103,29 @@ WAYS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
 }
 
 
-def resident(field: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at most so far."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        line = next(line for line in status if line.startswith(field))
-    return int(line.split()[1]) * 1024
-
-
 def child(way: str, tokens: int, trained: bool, threads: int) -> None:
     """Print what one way costs, as JSON."""
     torch.set_num_threads(threads)
     WAYS[way](*inputs(8))  # imports and first touches
     tensors = inputs(tokens, WIDTH, trained=trained)
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as reset:
-        reset.write("5")  # the high-water mark starts anew
-    before, start = resident("VmRSS"), time.process_time()
-    WAYS[way](*tensors)
-    print(json.dumps({"bytes": resident("VmHWM") - before, "seconds": time.process_time() - start}))
+    print_spent(lambda: WAYS[way](*tensors))
 
 
 def cost(way: str, tokens: int, *, trained: bool, threads: int = 1) -> dict[str, float]:
-    """Peak bytes and CPU seconds of one way, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.figures.head", way, str(tokens), str(int(trained)), str(threads)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    """Peak bytes and CPU seconds of one way."""
+    return spent("benchmarks.figures.head", way, tokens, int(trained), threads, threads=threads)
 
 
-def peak(way: str, *, trained: bool) -> float:
-    """Peak bytes for TOKENS tokens, on all cores: how many there are changes no size that counts."""
+def peak(way: str, *, trained: bool, whole: bool) -> float:
+    """Peak bytes for TOKENS tokens, on all cores: how many there are changes no size that counts.
+
+    Unless `whole`, from two parts of them.
+    """
 
     def at(tokens: int) -> float:
         return cost(way, tokens, trained=trained, threads=os.cpu_count() or 1)["bytes"]
 
-    if way != "dense" or free_bytes() > 1.3 * DENSE_BYTES:
+    if whole:
         return at(TOKENS)
     eighth, quarter = at(TOKENS // 8), at(TOKENS // 4)
     return quarter + 6 * (quarter - eighth)
@@ -177,20 +162,24 @@ PEERS = (
 def measure() -> list[Figure]:
     figures = []
     for trained in (False, True):
-        mine = peak("ours", trained=trained)
+        mine = peak("ours", trained=trained, whole=True)
         for way, peer_name, goal in PEERS:
             there = way == "dense" or installed()
+            whole = way != "dense" or free_bytes() > 1.3 * DENSE_BYTES
             figures.append(
                 Figure(
                     f"peak memory, log-prob + entropy + backward, T = {TOKENS}, V = {VOCABULARY:,}, width {WIDTH}, "
                     f"head {'trained' if trained else 'frozen'}",
                     "MB",
                     ours=mine / 1e6,
-                    peer=peak(way, trained=trained) / 1e6 if there else None,
+                    peer=peak(way, trained=trained, whole=whole) / 1e6 if there else None,
                     peer_name=peer_name,
                     goal=goal,
                     checks=agreement(way) if way != "trl_divergence" and there else {},
-                    details={"gradient of the head, MB": trained * 4 * VOCABULARY * WIDTH / 1e6},
+                    details={
+                        "gradient of the head, MB": trained * 4 * VOCABULARY * WIDTH / 1e6,
+                        "the peer's memory is continued from a quarter of the tokens": not whole,
+                    },
                 )
             )
     return [*figures, kept_share()]

@@ -44,6 +44,7 @@ def _reopold(name: str, changes: Mapping[str, Any] | None = None, **settings: An
 
 # At half of the budget, T_switch is a third of it again.
 _short = partial(_reopold, switch_step=10)
+_floor = partial(_reopold, entropy_share=1.0, switch_step=0)  # no mask in any phase
 
 BASELINES = (_arm("sft", "sft"), _arm("grpo", "grpo"), _arm("reverse_kl", "reverse_kl"), _arm("gkd", "gkd"))
 
@@ -92,7 +93,7 @@ ABLATION = Study(
     arms=(
         _short("both phases"),
         # A mixture this small has a floor of about -691 nats: no token meets it.
-        _short("floor only", entropy_share=1.0, switch_step=0),
+        _floor("floor only"),
         _short("exploration only", switch_step=None),
         _short("entropy mask only", mixture=1e-300, switch_step=0),
         _arm("neither", "reverse_kl"),
@@ -171,7 +172,7 @@ TWO_STYLES = Study(
     ),
     arms=(
         *BASELINES,
-        _short("floor only", entropy_share=1.0, switch_step=0),
+        _floor("floor only"),
         _short("reopold"),
     ),
     seeds=8,
@@ -180,15 +181,22 @@ TWO_STYLES = Study(
 
 # Where steps are large, stale or noisy: there a floor under R and fewer tokens should matter most.
 STEEP = {"lr": 4e-3}
+UNBOUNDED = {"max_grad_norm": 1e9}
 REGIMES: Mapping[str, Mapping[str, Any]] = {
     "one update, rate 1e-3": {},
     "rate 2e-3": {"optim": {"lr": 2e-3}},
     "rate 4e-3": {"optim": STEEP},
-    "rate 4e-3, unclipped": {"optim": {**STEEP, "max_grad_norm": 1e9}},
+    "rate 4e-3, unclipped": {"optim": {**STEEP, **UNBOUNDED}},
     "4 updates": {"optim": {"updates_per_batch": 4}},
     "4 updates, rate 4e-3": {"optim": {**STEEP, "updates_per_batch": 4}},
     "8 questions a step": {"prompts_per_step": 8, "steps": 120, "eval_steps": [16, 36, 64]},
 }
+
+
+def _plain_and_floored(name: str, changes: Mapping[str, Any]) -> tuple[Arm, Arm]:
+    return _arm(f"reverse_kl, {name}", "reverse_kl", **changes), _floor(f"floor only, {name}", changes)
+
+
 REGIME = Study(
     name="regimes-steps",
     title="Where the floor and the masks should matter: large, stale and noisy steps",
@@ -197,8 +205,7 @@ REGIME = Study(
         arm
         for name, changes in REGIMES.items()
         for arm in (
-            _arm(f"reverse_kl, {name}", "reverse_kl", **changes),
-            _short(f"floor only, {name}", changes, entropy_share=1.0, switch_step=0),
+            *_plain_and_floored(name, changes),
             _short(f"reopold, {name}", changes, switch_step=10 * changes.get("steps", SHORT.steps) // SHORT.steps),
         )
     ),
@@ -213,11 +220,7 @@ UNCLIPPED = replace(
     arms=tuple(
         arm
         for rate in (1e-3, 4e-3)
-        for changes in ({"optim": {"lr": rate, "max_grad_norm": 1e9}},)
-        for arm in (
-            _arm(f"reverse_kl, rate {rate:g}", "reverse_kl", **changes),
-            _short(f"floor only, rate {rate:g}", changes, entropy_share=1.0, switch_step=0),
-        )
+        for arm in _plain_and_floored(f"rate {rate:g}", {"optim": {"lr": rate, **UNBOUNDED}})
     ),
     seeds=8,
 )

@@ -149,7 +149,8 @@ def _read_run(study: Study, arm: Arm, seed: int, directory: Path) -> dict[str, A
     run = run_config(study, arm, seed, directory).run_dir
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     records = _lines(run / "metrics.jsonl")
-    types = {name: _types(run / f"test_{name}.jsonl") for name in ("before", "teacher", "after")}
+    answers = {name: _lines(run / f"test_{name}.jsonl") for name in ("before", "teacher", "after")}  # in one order
+    types = {name: _types(rows) for name, rows in answers.items()}
     validation = _lines(run / "teacher_validation.jsonl")
     return {
         "curve": curve_of(records, seed, without_scores=arm.objective in SCORED_FOR_THE_LOG),
@@ -164,8 +165,8 @@ def _read_run(study: Study, arm: Arm, seed: int, directory: Path) -> dict[str, A
         "versions": summary.get("versions", {}),
         "cpu_seconds": sum(record.get("seconds/cpu", 0.0) for record in records),
         "watched": {name: [[r["step"], r[name]] for r in records if r.get(name) is not None] for name in WATCHED},
-        "verdicts": _verdicts(run / "test_after.jsonl"),
-        "verdicts_teacher": _verdicts(run / "test_teacher.jsonl"),
+        "verdicts": [row["correct"] for row in answers["after"]],
+        "verdicts_teacher": [row["correct"] for row in answers["teacher"]],
         "types_num": {name: len(values) for name, values in types["before"].items()},
         **{f"types_{role}": {name: sum(v) / len(v) for name, v in found.items()} for role, found in types.items()},
     }
@@ -182,16 +183,11 @@ def _columns(curve: Curve) -> list[tuple[str, tuple[float, ...]]]:
     return [(name, getattr(curve, name)) for name in ("accuracy", "rollouts", "tokens", "cpu_seconds")]
 
 
-def _types(path: Path) -> dict[str, list[bool]]:
+def _types(rows: Sequence[dict[str, Any]]) -> dict[str, list[bool]]:
     right: dict[str, list[bool]] = {}
-    for row in _lines(path):
+    for row in rows:
         right.setdefault(row["source"], []).append(row["correct"])
     return dict(sorted(right.items()))
-
-
-def _verdicts(path: Path) -> list[bool]:
-    """By problem; the files of a run list them in one order."""
-    return [row["correct"] for row in _lines(path)]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
