@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from benchmarks.figures import growth, head, padding, passes, rollout, savings, step
+from benchmarks.figures import growth, head, padding, passes, rollout, savings, step, waits
 from benchmarks.figures.profile import profile_text
 from benchmarks.figures.result import Figure, restored, savings_table, table
 from reopold_vl.compare.summary import commit
@@ -34,6 +34,7 @@ FIGURES: dict[str, Callable[[], list[Figure]]] = {
     "head": head.measure,
     "padding": padding.measure,
     "growth": growth.measure,
+    "waits": waits.measure,
     "savings": savings.measure,
 }
 

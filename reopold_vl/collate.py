@@ -12,45 +12,62 @@ from torch import Tensor
 
 from reopold_vl.types import Prompt, Rollout
 
+PAGE_LOCKED = {"cuda"}  # devices that take copies from page-locked memory by themselves
+
 
 @dataclass(frozen=True)
 class PromptBatch:
     """Unique prompts, padded on the left. `vision` concatenates the image tensors of all of them, in order.
 
-    Tensors of images that are cut into different numbers of tiles are filled up with zeros, as processors do it.
+    Tensors of images that are cut into different numbers of tiles are filled up with zeros, as processors do it. They
+    stay in CPU memory: whoever encodes an image moves it. `host` is the batch as it was collated there.
     """
 
     ids: Int[Tensor, "prompts length"]
     mask: Bool[Tensor, "prompts length"]
     token_types: Int[Tensor, "prompts length"]
     vision: Mapping[str, Tensor]
+    collated: PromptBatch | None = None
+
+    @property
+    def host(self) -> PromptBatch:
+        return self.collated or self
+
+    @property
+    def even(self) -> bool:
+        """Whether all prompts are of one length, so that nothing is padded."""
+        return bool(self.host.mask.all())
 
     def to(self, device: torch.device) -> PromptBatch:
-        vision = {name: moved(tensor, device) for name, tensor in self.vision.items()}
-        return PromptBatch(moved(self.ids, device), moved(self.mask, device), moved(self.token_types, device), vision)
+        ids, mask, token_types = (moved(each, device) for each in (self.ids, self.mask, self.token_types))
+        return PromptBatch(ids, mask, token_types, self.vision, self.host)
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Rollouts over unique prompts: row b answers prompt `rows[b]`; responses are padded on the right."""
+    """Rollouts over unique prompts: row b answers prompt `rows[b]`; responses are padded on the right.
+
+    `host` is the batch as it was collated, in CPU memory.
+    """
 
     prompts: PromptBatch
     rows: Int[Tensor, " batch"]
     response_ids: Int[Tensor, "batch time"]
     mask: Bool[Tensor, "batch time"]
+    collated: TokenBatch | None = None
+
+    @property
+    def host(self) -> TokenBatch:
+        return self.collated or self
 
     def to(self, device: torch.device) -> TokenBatch:
-        return TokenBatch(
-            self.prompts.to(device),
-            moved(self.rows, device),
-            moved(self.response_ids, device),
-            moved(self.mask, device),
-        )
+        rows, response_ids, mask = (moved(each, device) for each in (self.rows, self.response_ids, self.mask))
+        return TokenBatch(self.prompts.to(device), rows, response_ids, mask, self.host)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """On `device`; on its way to a GPU in page-locked memory, so that nobody waits for the copy."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    if tensor.device.type == "cpu" and device.type in PAGE_LOCKED:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 

@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from reopold_vl.collate import moved
 from reopold_vl.prefix import PromptLayer, RepeatableCache, twin
 
 ROOM = 64  # tokens that a cache is made longer by
@@ -56,15 +57,19 @@ def _longer(tensor: Tensor, length: int) -> Tensor:
 
 
 class _Sharing:
-    """Which answers, in rows side by side, share a prompt. `slots` [prompts, most] are rows, filled up with any."""
+    """Which answers, in rows side by side, share a prompt. `slots` [prompts, most] are rows, filled up with any.
 
-    def __init__(self, rows: Int[Tensor, " rows"]) -> None:
-        self.prompts, self.of, counts = rows.unique(return_inverse=True, return_counts=True)
-        number = torch.arange(len(rows), device=rows.device)
-        self.place = number - (counts.cumsum(0) - counts)[self.of]
-        self.slots = number.new_zeros(len(counts), int(counts.max()))
-        self.slots[self.of, self.place] = number
-        self.even = self.slots.numel() == len(rows)  # as many for each prompt: nothing to look up
+    `rows` and `prompts` (those that are left) are in CPU memory, what attention looks up on `device`.
+    """
+
+    def __init__(self, rows: Int[Tensor, " rows"], device: torch.device) -> None:
+        self.prompts, self.rows, counts = rows.unique(return_inverse=True, return_counts=True)
+        number = torch.arange(len(rows))
+        place = number - (counts.cumsum(0) - counts)[self.rows]
+        slots = number.new_zeros(len(counts), int(counts.max()))
+        slots[self.rows, place] = number
+        self.even = slots.numel() == len(rows)  # as many for each prompt: nothing to look up
+        self.of, self.place, self.slots = (moved(each, device) for each in (self.rows, place, slots))
 
     def together(self, each: Tensor) -> Tensor:
         """[rows, heads, group, x] -> [prompts, heads, most * group, x]."""
@@ -97,37 +102,43 @@ class _SharedLayer(_RoomyLayer):
 
 
 class _SharedCache(Cache):
-    def __init__(self, prompts: Cache, rows: Int[Tensor, " rows"]) -> None:
-        self.rows = rows
-        sharing = _Sharing(rows)
-        super().__init__(layers=[_SharedLayer(layer, sharing, len(rows)) for layer in prompts.layers])
+    def __init__(self, prompts: Cache, rows: Int[Tensor, " rows"], device: torch.device) -> None:
+        self.sharing = _Sharing(rows, device)
+        super().__init__(layers=[_SharedLayer(layer, self.sharing, len(rows)) for layer in prompts.layers])
 
-    def reorder_cache(self, beam_idx: Any) -> None:
-        """Keep these rows; prompts without any are dropped."""
-        self.rows = self.rows[beam_idx]
-        sharing = _Sharing(self.rows)
-        fewer = len(sharing.prompts) < self.layers[0].prompt_keys.shape[0]  # pyright: ignore
+    def keep(self, rows: Int[Tensor, " fewer"], device: torch.device) -> None:
+        """Prompts without any of these rows are dropped."""
+        before, self.sharing = self.sharing, _Sharing(self.sharing.rows[rows], device)
+        rows = moved(rows, device)
+        left = moved(self.sharing.prompts, device) if len(self.sharing.prompts) < len(before.prompts) else None
         for layer in self.layers:
             assert isinstance(layer, _SharedLayer)
-            layer.reorder_cache(beam_idx)
-            layer.sharing = sharing
-            if fewer:
-                layer.prompt_keys = layer.prompt_keys.index_select(0, sharing.prompts)
-                layer.prompt_values = layer.prompt_values.index_select(0, sharing.prompts)
-        self.rows = sharing.of if fewer else self.rows
+            layer.reorder_cache(rows)
+            layer.sharing = self.sharing
+            if left is not None:
+                layer.prompt_keys = layer.prompt_keys.index_select(0, left)
+                layer.prompt_values = layer.prompt_values.index_select(0, left)
 
 
-def sampling_cache(prompts: Cache, rows: Int[Tensor, " rows"], *, attention: str) -> Cache:
+def sampling_cache(prompts: Cache, rows: Int[Tensor, " rows"], *, attention: str, device: torch.device) -> Cache:
     """For sampling an answer in each row, which goes on from the prompt `rows[b]`; without gradient.
 
-    `prompts` is a `prefix.prompt_cache` that was filled. `reorder_cache` drops rows. With `attention` sdpa, prompts of
-    several rows stay one copy and are read once a step.
+    `prompts` is a `prefix.prompt_cache` that was filled, `rows` are in CPU memory, the model is on `device`;
+    `keep_rows` drops rows. With `attention` sdpa, prompts of several rows stay one copy and are read once a step.
     """
     if isinstance(prompts, RepeatableCache) and attention == "sdpa" and len(rows) > len(rows.unique()):
-        return _SharedCache(prompts, rows)
-    own = copy.copy(prompts)
+        return _SharedCache(prompts, rows, device)
+    own, rows = copy.copy(prompts), moved(rows, device)
     own.layers = [_for_rows(layer, rows) for layer in prompts.layers]
     return own
+
+
+def keep_rows(cache: Cache, rows: Int[Tensor, " fewer"], *, device: torch.device) -> None:
+    """Go on with these rows of a `sampling_cache` alone; `rows` are in CPU memory."""
+    if isinstance(cache, _SharedCache):
+        cache.keep(rows, device)
+    else:
+        cache.reorder_cache(moved(rows, device))  # pyright: ignore[reportArgumentType]
 
 
 def _for_rows(layer: Any, rows: Int[Tensor, " rows"]) -> Any:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from reopold_vl.collate import TokenBatch, collate_rollouts, pad_right, prompt_groups
+from reopold_vl.collate import TokenBatch, collate_rollouts, moved, pad_right, prompt_groups
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.objectives.divergences.parts import kl
+from reopold_vl.policy import token_places
 from reopold_vl.teachers.local import LocalTeacher
 from reopold_vl.types import Divergence, LossOutput, Rollout
 
@@ -71,25 +72,27 @@ class DivergenceLoss:
     ) -> LossOutput:
         """The sum of token_loss over `mask`, over `denominator`: losses of micro-batches add up to that of the whole.
 
-        `module` is the student's wrapped policy, `batch` what it sees of `rollouts` (and of a filler behind them).
+        `module` is the student's wrapped policy, `batch` what it sees of `rollouts` (and of a filler behind them); the
+        three tensors are in CPU memory.
         """
         if denominator <= 0:
             raise ValueError(f"denominator is {denominator}: the number of kept tokens must be positive")
         teacher = teacher_side(self.teacher, rollouts, mask[: len(rollouts)])
-        old = old_logprobs[mask]
+        device = batch.response_ids.device
+        old = moved(old_logprobs[mask], device)
         read = partial(
             token_losses,
             teacher=teacher,
             objective=self.objective,
             old_logprobs=old,
-            advantages=advantages[mask],
+            advantages=moved(advantages[mask], device),
         )
         found = module(batch, mask, read)
         loss = found.loss.sum() / denominator
         with torch.no_grad():
-            ratio = (found.logprobs[mask] - old).exp()
-            highest = float(ratio.max()) if ratio.numel() else 0.0
-        return LossOutput(loss=loss, metrics={"loss": float(loss.detach()), "ratio/max": highest})
+            ratio = (found.logprobs.flatten()[token_places(mask, device)] - old).exp()
+            highest = ratio.max() if ratio.numel() else ratio.new_zeros(())
+        return LossOutput(loss=loss, metrics={"loss": loss.detach(), "ratio/max": highest})
 
 
 def token_losses(
@@ -142,26 +145,35 @@ def divergences(
     for piece in prompt_groups(rollouts, rows_at_once):
         own = rollouts[piece]
         batch = collate_rollouts(own, pad_id=student.pad_id).to(student.policy.device)
-        side = teacher_side(teacher, own, batch.mask)
+        mask = batch.host.mask
+        side = teacher_side(teacher, own, mask)
         head = student.policy.model.get_output_embeddings()
         size = min(head.weight.shape[0], side.vocabulary)
-        hidden = student.policy.response_states(batch)[batch.mask]
-        values = torch.zeros(batch.mask.shape)
+        hidden = kept_states(student, batch, mask)
+        values = torch.zeros(mask.shape)
         parts = []
         for tokens in tiles_of(len(hidden), size):
             with student.policy.autocast():
                 ours = normalised(F.linear(hidden[tokens], head.weight, head.bias), size)
             parts.append(kl(ours, side.logprobs(tokens, size).to(ours.device)).cpu())
-        found += list(values.masked_scatter(batch.mask.cpu(), torch.cat(parts)))
+        found += list(values.masked_scatter(mask, torch.cat(parts)))
     return pad_right(found, 0.0)
 
 
 @torch.no_grad()
 def teacher_side(teacher: LocalTeacher, rollouts: Sequence[Rollout], keep: Bool[Tensor, "batch time"]) -> TeacherSide:
-    """The teacher's states that predict the response tokens in `keep`, row by row."""
+    """The teacher's states that predict the response tokens in `keep` (in CPU memory), row by row."""
     model = teacher.model
     batch = collate_rollouts(teacher.seen(rollouts), pad_id=model.pad_id).to(model.policy.device)
-    return TeacherSide(model, model.policy.response_states(batch)[keep.to(model.policy.device)])
+    return TeacherSide(model, kept_states(model, batch, keep))
+
+
+def kept_states(
+    model: VisionLanguageModel, batch: TokenBatch, keep: Bool[Tensor, "batch time"]
+) -> Float[Tensor, "tokens hidden"]:
+    """`Policy.response_states` of the tokens in `keep`, row by row."""
+    places = token_places(keep, model.policy.device)
+    return model.policy.response_states(batch).flatten(0, 1).index_select(0, places)
 
 
 def normalised(logits: Float[Tensor, "tokens vocab"], size: int) -> Float[Tensor, "tokens size"]:

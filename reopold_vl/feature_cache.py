@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from xxhash import xxh3_128_digest
 
 MB = 2**20
 Key = tuple[object, ...]
@@ -16,6 +17,8 @@ Key = tuple[object, ...]
 
 class FeatureCache:
     """Features by the content of the image tensors, within `megabytes`; the image unused for longest goes first.
+
+    The tensors are in CPU memory, and only those of images that are not here are handed on.
 
     Images are encoded one by one, so that what comes out for an image does not depend on what else is in the batch or
     in the cache: a run that was resumed, with an empty cache, goes on as the one that was not.
@@ -26,8 +29,8 @@ class FeatureCache:
         self.bytes = self.hits = self.misses = 0
         self._kept: OrderedDict[Key, Any] = OrderedDict()
 
-    def __call__(self, encode: Callable[..., Any], inputs: Mapping[str, Tensor]) -> Any:
-        """What `encode(**inputs, return_dict=True)` returns: the visual tokens of all images, in order."""
+    def __call__(self, encode: Callable[[Mapping[str, Tensor]], Any], inputs: Mapping[str, Tensor]) -> Any:
+        """What `encode(inputs)` returns, the output of a tower: the visual tokens of all images, in order."""
         return _joined([self._one(encode, image) for image in images(inputs)])
 
     def __len__(self) -> int:
@@ -37,14 +40,14 @@ class FeatureCache:
         """A copied model starts with nothing kept: its weights may go elsewhere."""
         return FeatureCache(self.limit // MB)
 
-    def _one(self, encode: Callable[..., Any], image: Mapping[str, Tensor]) -> Any:
+    def _one(self, encode: Callable[[Mapping[str, Tensor]], Any], image: Mapping[str, Tensor]) -> Any:
         key = content(image)
         if key in self._kept:
             self.hits += 1
             self._kept.move_to_end(key)
             return self._kept[key]
         self.misses += 1
-        features = encode(**image, return_dict=True)
+        features = encode(image)
         size = _size(features)
         if size <= self.limit:
             while self.bytes + size > self.limit:
@@ -69,20 +72,12 @@ def images(inputs: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 def content(image: Mapping[str, Tensor]) -> Key:
-    """Names, shapes, dtypes and a 128-bit hash of the values, computed where the tensors are."""
-    return tuple((name, tensor.shape, tensor.dtype, *_hash(tensor)) for name, tensor in sorted(image.items()))
+    """Names, shapes, dtypes and a 128-bit hash of the bytes of each tensor, which is in CPU memory."""
+    return tuple((name, tensor.shape, tensor.dtype, _hash(tensor)) for name, tensor in sorted(image.items()))
 
 
-def _hash(tensor: Tensor) -> list[int]:
-    """Each value is mixed with its place (the finaliser of splitmix64), and two sums are taken modulo 2^64."""
-    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    bits = tensor.detach().contiguous().flatten().view(kinds[tensor.element_size()]).long()
-    place = torch.arange(len(bits), device=bits.device)
-    mixed = bits + place * -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
-    mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
-    mixed = (mixed ^ (mixed >> 27)) * -7723592293110705685
-    mixed ^= mixed >> 31
-    return torch.stack([mixed.sum(), (mixed * (2 * place + 1)).sum()]).tolist()
+def _hash(tensor: Tensor) -> bytes:
+    return xxh3_128_digest(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def _layers(features: Any) -> list[Any]:

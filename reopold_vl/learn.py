@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from reopold_vl import distributed
-from reopold_vl.collate import micro_batches
+from reopold_vl.collate import micro_batches, moved
 from reopold_vl.divergence import DivergenceLoss
 from reopold_vl.loss import policy_gradient_loss
 from reopold_vl.optim import update
@@ -62,7 +62,7 @@ def learn(
             continue
         own = own_pieces(rollouts, signal.mask, share, owners, rows_at_once)
         passes = int(distributed.largest(len(own)))
-        loss = ratio_max = 0.0
+        metrics: list[Mapping[str, Tensor]] = []
         for number in range(passes):
             with learner.passing(last=number + 1 == passes):
                 if number >= len(own):
@@ -71,13 +71,14 @@ def learn(
                 rows = torch.tensor(own[number])
                 output = piece_loss(learner, divergence, rollouts, batch, signal, rows, kept=kept, pad_id=pad_id)
                 (output.loss * distributed.size()).backward()  # gradients are averaged over processes, Eq. 4 is a sum
-            loss += output.metrics["loss"]
-            ratio_max = max(ratio_max, output.metrics["ratio/max"])
+            metrics.append(output.metrics)
         if not distributed.largest(any(rollouts[row].prompt.sample.images for piece in own for row in piece)):
             learner.forget_filler()
         norm = update(optimizer, scheduler, learner.trainable(), max_grad_norm=max_grad_norm)
-        result.losses.append(distributed.total(loss))
-        result.ratio_max = max(result.ratio_max, distributed.largest(ratio_max))
+        result.losses.append(distributed.total(sum(float(each["loss"]) for each in metrics)))
+        result.ratio_max = max(
+            result.ratio_max, distributed.largest(max([float(each["ratio/max"]) for each in metrics], default=0.0))
+        )
         if norm is None:
             result.skipped += 1
         else:
@@ -100,26 +101,27 @@ def piece_loss(
     own = [rollouts[row] for row in rows.tolist()]
     tokens = learner.collate(own, pad_id=pad_id).to(learner.policy.device)
     keep, old, advantages = (
-        fitted(whole[rows], tokens.mask) for whole in (signal.mask, batch.old_logprobs, signal.advantages)
+        fitted(whole[rows], tokens.mask.shape) for whole in (signal.mask, batch.old_logprobs, signal.advantages)
     )
     if divergence is not None:
         return divergence(learner.module, tokens, own, old, advantages, keep, denominator=kept)
     logprobs = learner.module(tokens, keep).logprobs
+    keep, old, advantages = (moved(each, learner.policy.device) for each in (keep, old, advantages))
     return policy_gradient_loss(logprobs, old, advantages, keep, denominator=kept, ratio_bounds=signal.ratio_bounds)
 
 
 def idle_pass(learner: Learner, *, pad_id: int) -> None:
     """A pass for the sake of the other processes: through all parts of the model, with gradients of zero."""
     tokens = learner.collate([], pad_id=pad_id).to(learner.policy.device)
-    (learner.module(tokens, tokens.mask).logprobs * 0.0).sum().backward()
+    (learner.module(tokens, tokens.host.mask).logprobs * 0.0).sum().backward()
 
 
-def fitted(whole: Tensor, mask: Bool[Tensor, "batch time"]) -> Tensor:
-    """[rows, T] in the shape and on the device of `mask`: cut to the answers' length, zero in rows that it lacks."""
-    found = torch.zeros(mask.shape, dtype=whole.dtype)
-    length = min(mask.shape[1], whole.shape[1])
+def fitted(whole: Tensor, shape: torch.Size) -> Tensor:
+    """[rows, T] as [batch, time]: cut to the answers' length, zero in rows that it lacks."""
+    found = torch.zeros(shape, dtype=whole.dtype)
+    length = min(shape[1], whole.shape[1])
     found[: len(whole), :length] = whole[:, :length]
-    return found.to(mask.device)
+    return found
 
 
 def own_pieces(

@@ -39,10 +39,6 @@ def policy_gradient_loss(
         surrogate = torch.minimum(surrogate, ratio.clamp(*ratio_bounds) * weight)
     loss = -surrogate.sum() / denominator
     with torch.no_grad():
-        kept = max(int(mask.sum()), 1)
-        metrics = {
-            "loss": float(loss),
-            "ratio/mean": float(torch.where(mask, ratio, 0.0).sum()) / kept,
-            "ratio/max": float(torch.where(mask, ratio, 0.0).max()) if mask.numel() else 0.0,
-        }
+        highest = torch.where(mask, ratio, 0.0).max() if mask.numel() else ratio.new_zeros(())
+        metrics = {"loss": loss.detach(), "ratio/max": highest}
     return LossOutput(loss=loss, metrics=metrics)

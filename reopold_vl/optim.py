@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -108,10 +109,11 @@ def update(
     norm = nn.utils.clip_grad_norm_(list(parameters), max_grad_norm)
     if isinstance(norm, DTensor):  # of a model that is cut up over processes: each has a part of it
         norm = norm.full_tensor()
-    finite = bool(torch.isfinite(norm))
+    length = float(norm)  # the one time that an update waits for the device
+    finite = math.isfinite(length)
     if finite:
         optimizer.step()
     # A skipped update counts in the schedule too: resume and rate stay functions of the step alone.
     scheduler.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(norm) if finite else None
+    return length if finite else None

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts, length_groups
+from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts, length_groups, moved
 from reopold_vl.feature_cache import FeatureCache
 from reopold_vl.logprobs import Read, Reader, token_stats
-from reopold_vl.prefix import answer_cache, attention_alone, prompt_cache
+from reopold_vl.prefix import answer_cache, attention_alone, everything_in_sight, prompt_cache
 from reopold_vl.types import Prompt
 from reopold_vl.vision import vision_trains
+from reopold_vl.visual_tokens import encode, image_token_counts, select_rows, unchecked_placeholders
 
 
 class Policy(nn.Module):
@@ -25,6 +26,7 @@ class Policy(nn.Module):
     true and zeros elsewhere. The vision tower runs once per image of the batch, the decoder once per prompt that has
     several answers and once per answer, the head on the kept tokens alone. Positions are always explicit: the model's
     own bookkeeping (`rope_deltas`) is overwritten by every forward and would leak from one batch into the next.
+    Whatever Python must know of a batch is looked up in CPU memory (`batch.host`): to ask a GPU is to wait for it.
     """
 
     def __init__(
@@ -50,17 +52,25 @@ class Policy(nn.Module):
         """The dtype that log-probs are computed in: the lower one of weights and matrix products."""
         return self.compute if self.model.dtype == torch.float32 else self.model.dtype
 
+    @cached_property
+    def _plain(self) -> bool:
+        return everything_in_sight(self.model.config.get_text_config())
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16)
 
     def forward(self, batch: TokenBatch, keep: Bool[Tensor, "batch time"], read: Reader[Read] = token_stats) -> Read:
-        """`read(states, head.weight, head.bias, ids)` makes a NamedTuple of [tokens] of kept states; here [B, T]."""
-        hidden = self.response_states(batch)
+        """`read(states, head.weight, head.bias, ids)` makes a NamedTuple of [tokens] of kept states; here [B, T].
+
+        `keep` had better be in CPU memory.
+        """
+        places = token_places(keep, self.device)
+        hidden = self.response_states(batch).flatten(0, 1).index_select(0, places)
         head = self.model.get_output_embeddings()
         with self.autocast():
-            found = read(hidden[keep], head.weight, head.bias, batch.response_ids[keep])
-        zeros = torch.zeros(keep.shape, dtype=torch.float32, device=keep.device)
-        return type(found)(*(zeros.masked_scatter(keep, values) for values in found))
+            found = read(hidden, head.weight, head.bias, batch.response_ids.flatten()[places])
+        zeros = torch.zeros(keep.numel(), dtype=torch.float32, device=self.device)
+        return type(found)(*(zeros.scatter(0, places, values).view(keep.shape) for values in found))
 
     def response_states(self, batch: TokenBatch) -> Float[Tensor, "batch time hidden"]:
         """The last hidden states that predict each response token."""
@@ -79,7 +89,7 @@ class Policy(nn.Module):
             mask=mask,
             positions=torch.cat([prompt_positions[..., rows, :], like_positions(later, prompt_positions)], -1),
             token_types=torch.cat([prompts.token_types[rows], torch.zeros_like(batch.response_ids[:, :-1])], 1),
-            features=select_rows(features, image_token_counts(prompts), rows.tolist()),
+            features=select_rows(features, image_token_counts(prompts), batch.host.rows.tolist()),
         )
         # The state at the prompt's last token predicts the first response token.
         return hidden[:, prompts.ids.shape[1] - 1 :]
@@ -97,9 +107,10 @@ class Policy(nn.Module):
         prompt_hidden, cache, positions, next_position = self.read_prompts(prompts)
         pieces: list[Tensor] = []
         order: list[int] = []
-        for members in length_groups(batch.mask.sum(1).tolist()):
-            chosen = torch.tensor(members, device=rows.device)
-            length = int(batch.mask[chosen].sum(1).max())
+        lengths = batch.host.mask.sum(1).tolist()
+        for members in length_groups(lengths):
+            chosen = moved(torch.tensor(members), self.device)
+            length = max(lengths[row] for row in members)
             own = rows[chosen]
             states = [prompt_hidden[own, -1:]]
             if length > 1:  # the last response token predicts nothing that is scored, so it is no input
@@ -108,15 +119,15 @@ class Policy(nn.Module):
                 states.append(
                     self.hidden_states(
                         ids=ids,
-                        mask=torch.cat([prompts.mask[own], mask], 1),
+                        mask=None if prompts.even else torch.cat([prompts.mask[own], mask], 1),
                         positions=like_positions(later, positions),
                         cache=answer_cache(cache, own),
                     )
                 )
             pieces.append(nn.functional.pad(torch.cat(states, 1), (0, 0, 0, time - length)))
             order += members
-        back = torch.tensor(order, device=rows.device).argsort()
-        return torch.cat(pieces)[back]
+        back = moved(torch.tensor(order).argsort(), self.device)
+        return torch.cat(pieces).index_select(0, back)
 
     def read_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Any, Tensor, Tensor]:
         """One pass of the prompts: hidden states, the cache that it filled, and `positions`."""
@@ -125,7 +136,7 @@ class Policy(nn.Module):
         cache = prompt_cache(self.model.config.get_text_config())
         hidden = self.hidden_states(
             ids=prompts.ids,
-            mask=prompts.mask,
+            mask=None if prompts.even else prompts.mask,
             positions=positions,
             token_types=prompts.token_types,
             features=select_rows(features, image_token_counts(prompts), list(range(len(prompts.ids)))),
@@ -135,61 +146,69 @@ class Policy(nn.Module):
 
     def encode_images(self, prompts: PromptBatch) -> Any | None:
         """The vision tower's output for all images of the batch, or None without images."""
-        if "pixel_values" not in prompts.vision:
-            return None
-        encode = self.model.base_model.get_image_features
-        accepted = inspect.signature(encode).parameters
-        inputs = {name: tensor for name, tensor in prompts.vision.items() if name in accepted}
         with self.autocast(), torch.set_grad_enabled(torch.is_grad_enabled() and vision_trains(self.model)):
-            if self.feature_cache is not None:
-                return self.feature_cache(encode, inputs)
-            return encode(**inputs, return_dict=True)
+            return encode(self.model, prompts.vision, self.device, self.feature_cache)
 
     def positions(self, prompts: PromptBatch) -> tuple[Int[Tensor, "*axes prompts length"], Int[Tensor, "prompts 1"]]:
         """Rotary positions of the prompt tokens, and the position of the first response token.
 
         Families with multimodal rotary positions have three axes (time, height, width), the others none.
         """
-        text = (prompts.mask.long().cumsum(-1) - 1).clamp(min=0)
-        if not hasattr(self.model.base_model, "get_rope_index"):
-            return text, text[:, -1:] + 1
-        if "image_grid_thw" not in prompts.vision:
-            return text.expand(3, -1, -1), text[:, -1:] + 1
-        positions, delta = self.model.base_model.get_rope_index(
-            input_ids=prompts.ids,
-            mm_token_type_ids=prompts.token_types,
-            image_grid_thw=prompts.vision["image_grid_thw"],
-            attention_mask=prompts.mask.long(),
-        )
-        return positions, text[:, -1:] + 1 + delta.reshape(-1, 1)
+        host = prompts.host
+        positions = (host.mask.long().cumsum(-1) - 1).clamp(min=0)
+        following = positions[:, -1:] + 1
+        if hasattr(self.model.base_model, "get_rope_index"):
+            positions = positions.expand(3, -1, -1)
+            if "image_grid_thw" in host.vision:
+                positions, delta = self.model.base_model.get_rope_index(
+                    input_ids=host.ids,
+                    mm_token_type_ids=host.token_types,
+                    image_grid_thw=host.vision["image_grid_thw"],
+                    attention_mask=host.mask.long(),
+                )
+                following = following + delta.reshape(-1, 1)
+        return moved(positions, self.device), moved(following, self.device)
 
     def hidden_states(
         self,
         *,
         ids: Int[Tensor, "batch length"],
-        mask: Bool[Tensor, "batch total"],
+        mask: Bool[Tensor, "batch total"] | None,
         positions: Int[Tensor, "*axes batch length"],
         token_types: Int[Tensor, "batch length"] | None = None,
         features: Any | None = None,
         cache: Any | None = None,
     ) -> Float[Tensor, "batch length hidden"]:
-        """Last hidden states; `cache` is read and extended in place, `mask` covers what it holds as well."""
+        """Last hidden states; `cache` is read and extended in place, `mask` covers what it holds as well.
+
+        With a cache None is a mask that is true throughout.
+        """
         inputs: dict[str, Any] = {}
         if token_types is not None:
             accepted = inspect.signature(self.model.base_model.forward).parameters
             inputs = {name: token_types for name in ("mm_token_type_ids", "token_type_ids") if name in accepted}
         if features is not None:
             inputs["mm_encoder_outputs"] = {"image": features}
-        with self.autocast():
+        with self.autocast(), unchecked_placeholders(self.model):
             output = self.model.base_model(
                 input_ids=ids,
-                attention_mask=mask.long(),
+                attention_mask=None if mask is None else self._attention_mask(mask, ids.shape[1]),
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
                 **inputs,
             )
         return output.last_hidden_state
+
+    def _attention_mask(self, mask: Bool[Tensor, "batch total"], length: int) -> Tensor:
+        """`mask` as the model wants it, with what each of the last `length` tokens may see, where that is plain.
+
+        From a mask of padding transformers would make the same, but would look first whether it has to.
+        """
+        if self.model.config.get_text_config()._attn_implementation != "sdpa" or not self._plain:
+            return mask.long()
+        places = torch.arange(mask.shape[1], device=mask.device)
+        return mask[:, None, None, :] & (places <= places[-length:, None])
 
     def next_logits(self, hidden: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch vocab"]:
         """Logits of the token after each of these last hidden states."""
@@ -220,28 +239,6 @@ def like_positions(
     return text.expand(*positions.shape[:-2], -1, -1)
 
 
-def image_token_counts(prompts: PromptBatch) -> list[int]:
-    """Number of image placeholders in each prompt."""
-    return (prompts.token_types == 1).sum(1).tolist()
-
-
-def select_rows(features: Any | None, counts: list[int], rows: list[int]) -> Any | None:
-    """The image features of the prompts `rows`, in that order and repeated as they are (gradients add up).
-
-    `counts` says how many visual tokens each prompt has, so that several images a prompt or none are no special case.
-    Qwen3-VL's deep-stack features are taken along.
-    """
-    if features is None:
-        return None
-
-    def pick(parts: Any) -> Any:
-        tokens = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
-        per_prompt = tokens.split(counts)
-        picked = [per_prompt[row] for row in rows]
-        return torch.cat(picked) if torch.is_tensor(parts) else picked
-
-    selected = copy.copy(features)
-    selected.pooler_output = pick(features.pooler_output)
-    if getattr(features, "deepstack_features", None) is not None:
-        selected.deepstack_features = [pick(layer) for layer in features.deepstack_features]
-    return selected
+def token_places(keep: Bool[Tensor, "batch time"], device: torch.device) -> Int[Tensor, " tokens"]:
+    """Where `keep` is true, counted row by row, on `device`; made without waiting for it where `keep` is elsewhere."""
+    return moved(keep.flatten().nonzero()[:, 0], device)

@@ -27,7 +27,7 @@ def score_tokens(model: VisionLanguageModel, rollouts: Sequence[Rollout], *, row
     for piece in pieces + [[]] * (passes - len(pieces)):
         own = [rollouts[row] for row in piece]
         batch = collate_together(own, model.filler, pad_id=model.pad_id).to(model.policy.device)
-        stats = model.policy(batch, batch.mask)
+        stats = model.policy(batch, batch.host.mask)
         found |= zip(piece, zip(stats.logprobs.cpu(), stats.entropy.cpu(), strict=True), strict=False)
     if model.filler is not None:
         forget_passes(model.policy)

@@ -137,10 +137,10 @@ class TokenSignal:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """The scalar to minimise (with gradient) and the metrics of this piece of the batch."""
+    """The scalar to minimise (with gradient) and the metrics of this piece of the batch, left where they were made."""
 
     loss: Float[Tensor, ""]
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
 
 
 class Objective(Protocol):

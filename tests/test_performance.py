@@ -261,8 +261,9 @@ def test_prompts_shared_while_sampling_change_no_answer(
     """Answers end at different times, those of whole prompts among them."""
     made: list[Any] = []
 
-    def spy(prompts: Any, rows: Tensor, *, attention: str) -> Any:
-        made.append(decoding.sampling_cache(prompts, rows, attention=attention if sharing else "eager"))
+    def spy(prompts: Any, rows: Tensor, *, attention: str, device: torch.device) -> Any:
+        own = attention if sharing else "eager"
+        made.append(decoding.sampling_cache(prompts, rows, attention=own, device=device))
         return made[-1]
 
     monkeypatch.setattr(hf, "sampling_cache", spy)

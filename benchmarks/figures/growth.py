@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.figures.process import print_spent, spent
+from benchmarks.figures.process import print_spent, printed
 from benchmarks.figures.result import Figure, cpu_seconds
 from benchmarks.figures.rollout import generate
 from benchmarks.figures.setup import NEVER, Step, build, engine, samples
@@ -32,7 +32,7 @@ def child(n: int, response: int, images: int) -> None:
 
 def cost(**settings: int) -> dict[str, float]:
     """Peak bytes and CPU seconds of a step."""
-    return spent("benchmarks.figures.growth", *(settings[name] for name in BASE))
+    return printed("benchmarks.figures.growth", *(settings[name] for name in BASE))
 
 
 def measure() -> list[Figure]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from benchmarks.figures.process import print_spent, spent
+from benchmarks.figures.process import print_spent, printed
 from benchmarks.figures.result import Figure
 from benchmarks.figures.setup import tensor_gap
 from benchmarks.figures.trl import installed
@@ -113,7 +113,7 @@ def child(way: str, tokens: int, trained: bool, threads: int) -> None:
 
 def cost(way: str, tokens: int, *, trained: bool, threads: int = 1) -> dict[str, float]:
     """Peak bytes and CPU seconds of one way."""
-    return spent("benchmarks.figures.head", way, tokens, int(trained), threads, threads=threads)
+    return printed("benchmarks.figures.head", way, tokens, int(trained), threads, threads=threads)
 
 
 def peak(way: str, *, trained: bool, whole: bool) -> float:

@@ -31,14 +31,15 @@ def measure() -> list[Figure]:
     rollouts = random_answers(prompts, lengths)
     old = score_tokens(model, rollouts, rows_at_once=ROWS)
     batch = score(rollouts, old, old._replace(logprobs=old.logprobs + 0.1))
-    places = tokens = 0
+    read = list({id(rollout.prompt): len(rollout.prompt.ids) for rollout in rollouts}.values())
+    tokens = sum(read) + sum(length - 1 for length in lengths_of(rollouts))  # the last of an answer is no input
+    places = 0
     plain = Policy.hidden_states
 
-    def spy(self: Policy, *, ids: torch.Tensor, mask: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        nonlocal places, tokens
+    def spy(self: Policy, *, ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        nonlocal places
         places += ids.numel()
-        tokens += int(mask[:, -ids.shape[1] :].sum())
-        return plain(self, ids=ids, mask=mask, **inputs)
+        return plain(self, ids=ids, **inputs)
 
     Policy.hidden_states = spy
     try:
@@ -62,7 +63,10 @@ def measure() -> list[Figure]:
     ]
 
 
+def lengths_of(rollouts: Sequence[Rollout]) -> list[int]:
+    return [len(rollout.response_ids) for rollout in rollouts]
+
+
 def padded_to_the_longest(rollouts: Sequence[Rollout]) -> float:
-    prompts = [len(rollout.prompt.ids) for rollout in rollouts]
-    answers = [len(rollout.response_ids) for rollout in rollouts]
+    prompts, answers = [len(rollout.prompt.ids) for rollout in rollouts], lengths_of(rollouts)
     return len(rollouts) * (max(prompts) + max(answers)) / (sum(prompts) + sum(answers))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 def resident(field: str) -> int:
@@ -26,8 +27,8 @@ def print_spent(work: Callable[[], object]) -> None:
     print(json.dumps({"bytes": resident("VmHWM") - before, "seconds": time.process_time() - start}))
 
 
-def spent(module: str, *arguments: object, threads: int = 1) -> dict[str, float]:
-    """What `print_spent` prints in a new process of `python -m module arguments`."""
+def printed(module: str, *arguments: object, threads: int = 1) -> dict[str, Any]:
+    """The JSON in the last line that a new process of `python -m module arguments` prints."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         capture_output=True,

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from benchmarks.figures.result import Figure, in_turns
 from benchmarks.figures.rollout import ENDS
 from benchmarks.figures.setup import NEVER, SIZE, Step, build, engine, random_answers, samples
-from reopold_vl import collate, learn
+from reopold_vl import collate
 from reopold_vl.decoding import sampling_cache
 from reopold_vl.logprobs import TokenStats
 from reopold_vl.objectives import Reopold, ReverseKL
@@ -70,15 +70,15 @@ def measure() -> list[Figure]:
             lambda: _learn(step, rollouts),
             lambda: changed(student.policy, "feature_cache", None),
         ),
-        _compare(
+        _beside(
             "gradient pass: the head on a fifth of the tokens, with a tenth of the decoder's weights (3B models)",
             lambda: _learn(step, rollouts, Reopold(0.2, 0.2, switch_step=0)),
-            lambda: changed(learn, "fitted", _everything),
+            lambda: _learn(step, rollouts),
         ),
-        _compare(
+        _beside(
             "gradient pass: the head on a fifth of the tokens, with a third of the weights (0.5B models)",
             lambda: _learn(wide, rollouts, Reopold(0.2, 0.2, switch_step=0)),
-            lambda: changed(learn, "fitted", _everything),
+            lambda: _learn(wide, rollouts),
         ),
         _compare(
             "rollout: a prompt's keys read once a step for its answers",
@@ -127,26 +127,17 @@ def _sample(step: Step, prompts: list[Any], *, ends: tuple[int, ...]) -> None:
     replace(engine(step.student, 64), eos_ids=ends).generate(prompts, n=N, max_new_tokens=RESPONSE, seed=0)
 
 
-def _apart(prompts: Any, rows: torch.Tensor, *, attention: str) -> Any:
+def _apart(prompts: Any, rows: torch.Tensor, *, attention: str, device: torch.device) -> Any:
     """Ours, with a copy of the prompt for each answer."""
-    return sampling_cache(prompts, rows, attention="")
+    return sampling_cache(prompts, rows, attention="", device=device)
 
 
-def _plain_cache(prompts: Any, rows: torch.Tensor, *, attention: str) -> DynamicCache:
+def _plain_cache(prompts: Any, rows: torch.Tensor, *, attention: str, device: torch.device) -> DynamicCache:
     """transformers' own: a copy of the prompt for each answer, and of everything for each token."""
     made = DynamicCache()
     for number, layer in enumerate(prompts.layers):
         made.update(layer.keys[rows], layer.values[rows], number)
     return made
-
-
-def _everything(whole: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """In place of `learn.fitted`: all tokens are projected."""
-    found = _fitted(whole, mask)
-    return mask if found.dtype == torch.bool else found
-
-
-_fitted = learn.fitted
 
 
 def _compare(name: str, call: Callable[[], Any], without: Callable[[], AbstractContextManager[None]]) -> Figure:

@@ -8,10 +8,10 @@ from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from reopold_vl.collate import collate_prompts
-from reopold_vl.decoding import sampling_cache
+from reopold_vl.collate import collate_prompts, moved
+from reopold_vl.decoding import keep_rows, sampling_cache
 from reopold_vl.logprobs import logit_stats
 from reopold_vl.policy import Policy, like_positions
 from reopold_vl.rollout import prompt_batches
@@ -38,7 +38,7 @@ class HFEngine:
     _banned: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_banned", torch.tensor(self.banned_ids, dtype=torch.long, device=self.policy.device))
+        object.__setattr__(self, "_banned", moved(torch.tensor(self.banned_ids, dtype=torch.long), self.policy.device))
 
     @property
     def exact(self) -> bool:
@@ -116,18 +116,21 @@ class HFEngine:
         numbers: Float[Tensor, "rows time"],
     ) -> Iterator[None]:
         """Fill `found` with `n` answers to each prompt; control goes back to the caller after every step."""
-        policy, numbers = self.policy, numbers.to(self.policy.device)
-        batch = collate_prompts(prompts, pad_id=self.pad_id).to(policy.device)
+        policy, device = self.policy, self.policy.device
+        numbers, eos = moved(numbers, device), moved(torch.tensor(self.eos_ids), device)
+        batch = collate_prompts(prompts, pad_id=self.pad_id).to(device)
         hidden, prompt_cache, positions, next_position = policy.read_prompts(batch)
-        expand = torch.arange(len(prompts), device=policy.device).repeat_interleave(n)
+        rows = torch.arange(len(prompts)).repeat_interleave(n)
         attention = policy.model.config.get_text_config()._attn_implementation
-        cache = sampling_cache(prompt_cache, expand, attention=attention)
+        cache = sampling_cache(prompt_cache, rows, attention=attention, device=device)
         del prompt_cache
-        logits, mask, position = policy.next_logits(hidden[expand, -1]), batch.mask[expand], next_position[expand]
-        alive = torch.arange(len(expand), device=policy.device)
-        eos = torch.tensor(self.eos_ids, device=policy.device)
-        steps = found.ids.shape[1]
-        between_checks = STEPS_BETWEEN_CHECKS.get(policy.device.type, 1)
+        rows = moved(rows, device)
+        steps, length = found.ids.shape[1], batch.ids.shape[1]
+        # Of prompt and answer; where no prompt is padded there is nothing to mask.
+        mask = None if batch.even else nn.functional.pad(batch.mask[rows], (0, steps), value=True)
+        logits, position = policy.next_logits(hidden[rows, -1]), next_position[rows]
+        alive = torch.arange(len(rows), device=device)
+        between_checks = STEPS_BETWEEN_CHECKS.get(device.type, 1)
         for step in range(steps):
             tokens = draw(logits, numbers[alive, step])
             going = found.record(step, alive, tokens, logits, eos)
@@ -135,15 +138,19 @@ class HFEngine:
             if step + 1 == steps:
                 break
             if (step + 1) % between_checks == 0:
-                running = going.nonzero()[:, 0]
+                running = going.cpu().nonzero()[:, 0]
                 if len(running) == 0:
                     break
                 if len(running) < len(alive):
-                    cache.reorder_cache(running)  # pyright: ignore[reportArgumentType]
-                    alive, tokens, mask, position = (part[running] for part in (alive, tokens, mask, position))
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+                    keep_rows(cache, running, device=device)
+                    running = moved(running, device)
+                    alive, tokens, position = (part[running] for part in (alive, tokens, position))
+                    mask = None if mask is None else mask[running]
             hidden = policy.hidden_states(
-                ids=tokens[:, None], mask=mask, positions=like_positions(position + step, positions), cache=cache
+                ids=tokens[:, None],
+                mask=None if mask is None else mask[:, : length + step + 1],
+                positions=like_positions(position + step, positions),
+                cache=cache,
             )
             logits = policy.next_logits(hidden[:, -1])
 
