@@ -66,6 +66,10 @@ def blocks(found: dict[str, list[Figure]]) -> dict[str, str]:
         made["savings"] = savings_table(found["savings"])
     if "rollout" in found:
         made["profile"] = profile_text(found["rollout"][-1])
+    if "step" in found:
+        made["arithmetic"] = step.arithmetic_text(found["step"])
+    if "growth" in found:
+        made["longer"] = growth.longer_text(found["growth"])
     return made
 
 

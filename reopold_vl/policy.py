@@ -192,7 +192,7 @@ class Policy(nn.Module):
         with self.autocast(), unchecked_placeholders(self.model):
             output = self.model.base_model(
                 input_ids=ids,
-                attention_mask=None if mask is None else self._attention_mask(mask, ids.shape[1]),
+                attention_mask=self._attention_mask(mask, ids.shape[1], cache),
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
@@ -200,15 +200,20 @@ class Policy(nn.Module):
             )
         return output.last_hidden_state
 
-    def _attention_mask(self, mask: Bool[Tensor, "batch total"], length: int) -> Tensor:
-        """`mask` as the model wants it, with what each of the last `length` tokens may see, where that is plain.
+    def _attention_mask(self, mask: Bool[Tensor, "batch total"] | None, length: int, cache: Any | None) -> Any:
+        """What each of the last `length` tokens may see, as the model wants it; None is all before it.
 
-        From a mask of padding transformers would make the same, but would look first whether it has to.
+        transformers would look first whether a mask is needed, and torch make numbers of it in each layer anew.
         """
-        if self.model.config.get_text_config()._attn_implementation != "sdpa" or not self._plain:
-            return mask.long()
-        places = torch.arange(mask.shape[1], device=mask.device)
-        return mask[:, None, None, :] & (places <= places[-length:, None])
+        if not self._plain or self.model.config.get_text_config()._attn_implementation != "sdpa":
+            return None if mask is None else mask.long()
+        total = length + (0 if cache is None else cache.get_seq_length())
+        if mask is None and length in (1, total):
+            return None
+        places = torch.arange(total, device=self.device)
+        seen = (places <= places[-length:, None])[None, None]
+        seen = seen if mask is None else seen & mask[:, None, None, :]
+        return torch.zeros(seen.shape, dtype=self.precision, device=self.device).masked_fill_(~seen, -torch.inf)
 
     def next_logits(self, hidden: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch vocab"]:
         """Logits of the token after each of these last hidden states."""

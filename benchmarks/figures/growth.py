@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
+from benchmarks.figures.arithmetic import operations
 from benchmarks.figures.process import print_spent, printed
 from benchmarks.figures.result import Figure, cpu_seconds
 from benchmarks.figures.rollout import generate
-from benchmarks.figures.setup import NEVER, Step, build, engine, samples
+from benchmarks.figures.setup import NEVER, Step, build, engine, naive_gap, random_answers, samples, update_gap
+from reopold_vl.objectives import ReverseKL
+from reopold_vl.score import score_tokens
+from reopold_vl.types import Rollout
 
 BASE = {"n": 4, "response": 64, "images": 1}
 AXES = {"n": (1, 2, 4, 8, 16), "response": (64, 128, 256, 512, 1024), "images": (1, 2, 4, 8)}
@@ -20,14 +26,18 @@ LABELS = {"n": "answers to a prompt", "response": "response tokens", "images": "
 SIDE, RUNS = 224, 3
 
 
-def child(n: int, response: int, images: int) -> None:
-    """Print what a step costs, as JSON: CPU seconds, and growth of the peak resident size."""
-    torch.set_num_threads(1)
+def prepared(n: int, response: int, images: int) -> Callable[[], list[Rollout]]:
+    """A step, ready to run."""
     student, teacher = build(0), build(1)
     Step(student, teacher, 2, 8, updates=1).run(samples(1, side=56), seed=0)  # as little for each setting
     step = Step(student, teacher, n, response, updates=1)
-    questions = samples(2, side=SIDE, images=images)
-    print_spent(lambda: step.run(questions, seed=1))
+    return partial(step.run, samples(2, side=SIDE, images=images), seed=1)
+
+
+def child(n: int, response: int, images: int) -> None:
+    """Print what a step costs, as JSON: CPU seconds, and growth of the peak resident size."""
+    torch.set_num_threads(1)
+    print_spent(prepared(n, response, images))
 
 
 def cost(**settings: int) -> dict[str, float]:
@@ -39,10 +49,14 @@ def measure() -> list[Figure]:
     """The steepest doubling on each axis, from medians of RUNS runs: 2 is linear."""
     found = []
     for axis, values in AXES.items():
+        checks = agreement(**{**BASE, axis: values[-1]})
         runs = [[cost(**{**BASE, axis: value}) for value in values] for _ in range(RUNS)]
         for what, unit in (("seconds", "time"), ("bytes", "memory")):
             costs = [median(run[place][what] for run in runs) for place in range(len(values))]
             steepest, at = max((costs[k + 1] / costs[k], values[k]) for k in range(len(values) - 1))
+            details: dict[str, Any] = {"axis": axis, "values": values, what: costs, "runs": runs}
+            if axis == "response" and what == "seconds":
+                details["operations"] = [operations(prepared(**{**BASE, axis: value})) for value in values[-2:]]
             found.append(
                 Figure(
                     f"growth of a step's {unit}, {LABELS[axis]} {values[0]} to {values[-1]}, steepest doubling "
@@ -52,10 +66,24 @@ def measure() -> list[Figure]:
                     peer=2.0,
                     peer_name="linear",
                     goal=1.0,
-                    details={"axis": axis, "values": values, what: costs, "runs": runs},
+                    checks=checks,
+                    details=details,
                 )
             )
     return [*found, rollout_growth()]
+
+
+def agreement(n: int, response: int, images: int) -> dict[str, tuple[float, float]]:
+    """Ours against plain transformers, where it is largest: log-probs and an update."""
+    model = build(0)
+    prompts = [model.encoder(question) for question in samples(2, side=SIDE, images=images)]
+    rollouts = random_answers(prompts, [[response] * n] * 2)
+    few = [0, len(rollouts) - 1]
+    found = score_tokens(model, rollouts, rows_at_once=64).logprobs[few]
+    return {
+        "log-prob": (naive_gap(model, [rollouts[row] for row in few], found), 1e-5),
+        "update": (update_gap(model, rollouts, ReverseKL(), 64), 1e-5),
+    }
 
 
 def rollout_growth() -> Figure:
@@ -72,6 +100,7 @@ def rollout_growth() -> Figure:
         return cpu_seconds(lambda: generate(model, prompts, NEVER, longest=longest, **settings))[1]
 
     seconds = {name: [way(shorter), way(2 * shorter)] for name, way in (("ours", ours), ("theirs", theirs))}
+    [answer] = sampler.generate(prompts[:1], n=1, max_new_tokens=2 * shorter, seed=1)
     return Figure(
         f"growth of a rollout's time, response tokens {shorter} to {2 * shorter}",
         "times",
@@ -79,7 +108,20 @@ def rollout_growth() -> Figure:
         peer=seconds["theirs"][1] / seconds["theirs"][0],
         peer_name="transformers generate",
         goal=1.0,
+        checks={"log-prob": (naive_gap(model, [answer], answer.logprobs[None]), 1e-5)},
         details=seconds,
+    )
+
+
+def longer_text(figures: list[Figure]) -> str:
+    """How the arithmetic of a step grows with the last doubling of the answers' length."""
+    [figure] = [figure for figure in figures if "operations" in figure.details]
+    shorter, longer = figure.details["operations"]
+    before, after = figure.details["seconds"][-2:]
+    few, many = figure.details["values"][-2:]
+    return (
+        f"From {few} to {many} response tokens the arithmetic of a step grows {longer / shorter:.2f} times and its CPU "
+        f"time {after / before:.2f} times.\n"
     )
 
 

@@ -175,7 +175,7 @@ def measure() -> list[Figure]:
                     peer=peak(way, trained=trained, whole=whole) / 1e6 if there else None,
                     peer_name=peer_name,
                     goal=goal,
-                    checks=agreement(way) if way != "trl_divergence" and there else {},
+                    checks=agreement("dense" if way == "trl_divergence" else way) if there else {},
                     details={
                         "gradient of the head, MB": trained * 4 * VOCABULARY * WIDTH / 1e6,
                         "the peer's memory is continued from a quarter of the tokens": not whole,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from benchmarks.figures import trl
 from benchmarks.figures.result import Figure
-from benchmarks.figures.setup import Step, build, counted, samples
+from benchmarks.figures.setup import Step, build, counted, naive_gap, samples, update_gap
+from reopold_vl.objectives import ReverseKL
+from reopold_vl.score import score_tokens
 
 QUESTIONS, N, RESPONSE, UPDATES, SIDE = 2, 8, 4, 2, 112
 
@@ -18,7 +20,11 @@ def measure() -> list[Figure]:
         counted(student.processor, student.policy.model) as ours,
         counted(student.processor, teacher.policy.model) as of,
     ):
-        step.run(questions, seed=0)
+        rollouts = step.run(questions, seed=0)
+    checks = {
+        "log-prob": (naive_gap(student, rollouts, score_tokens(student, rollouts, rows_at_once=64).logprobs), 1e-5),
+        "update": (update_gap(student, rollouts, ReverseKL(), 64), 1e-5),
+    }
     theirs = None
     if trl.installed():
         theirs = trl.grpo(build(0, frozen=True), questions, n=N, response=RESPONSE, updates=UPDATES, batches=1).counts
@@ -37,6 +43,7 @@ def measure() -> list[Figure]:
                 peer_name="TRL GRPO",
                 goal=1.0,
                 of_ratio=False,
+                checks=checks,
                 details={"the teacher's own vision forwards": of.towers / QUESTIONS},
             )
         )

@@ -209,7 +209,8 @@ def update_gap(model: VisionLanguageModel, rollouts: Sequence[Rollout], objectiv
     signal = objective(batch, step=0)
     before = [weight.detach().clone() for weight in policy.parameters() if weight.requires_grad]
     trained = [weight for weight in policy.parameters() if weight.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=1.0)
+    large = 2.0**10  # so that the step outweighs the weight, whose rounding would be a part of the difference
+    optimizer = torch.optim.SGD(trained, lr=large)
     learn(
         alone(policy),
         rollouts,
@@ -229,7 +230,8 @@ def update_gap(model: VisionLanguageModel, rollouts: Sequence[Rollout], objectiv
             ratio = (found - batch.old_logprobs[row][: len(keep)][keep]).exp()
             (-(ratio * signal.advantages[row][: len(keep)][keep]).sum() / signal.mask.sum()).backward()
     theirs = [weight for weight in naive.policy.parameters() if weight.requires_grad]
-    pairs = [(start - mine.detach(), plain.grad) for start, mine, plain in zip(before, trained, theirs, strict=True)]
+    moves = [(start - mine.detach()) / large for start, mine in zip(before, trained, strict=True)]
+    pairs = [(move, plain.grad) for move, plain in zip(moves, theirs, strict=True)]
     return tensor_gap([(mine, plain) for mine, plain in pairs if plain is not None])
 
 
