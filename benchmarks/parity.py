@@ -135,7 +135,7 @@ def measure(vlm: VisionLanguageModel, rollouts: Sequence[Rollout]) -> Parity:
     batch = collate_rollouts(rollouts, pad_id=vlm.pad_id).to(policy.device)
     weights = torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(5)).to(policy.device)
     with tower_rows(vlm) as seen:
-        logprobs = policy(batch, batch.mask).logprobs
+        logprobs = policy(batch, batch.host.mask).logprobs
     (weights * logprobs).sum().backward()
     ours = gradients(policy.model)
     error, needed = 0.0, dict[int, int]()

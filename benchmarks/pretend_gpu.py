@@ -4,7 +4,8 @@ On a GPU the CPU runs ahead and queues work, until it asks for a value: then it 
 GPU waits for it afterwards. Which calls wait is known without a GPU (PyTorch's own list is behind
 `torch.cuda.set_sync_debug_mode`): numbers read from a tensor, shapes that depend on values (`nonzero`, an index with a
 mask), and copies that do not come from page-locked memory. What runs here without an error also has no tensor on the
-wrong device.
+wrong device. Attention is in plain products here, whatever kernel a GPU would take; what an allocator waits for is not
+seen.
 
 `install` is for a process of its own: it takes PyTorch's one place for a device written in Python.
 """
@@ -180,6 +181,8 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function is Tensor.pin_memory:
+            if torch._debug_has_internal_overlap(args[0]) == 1:
+                raise RuntimeError("more than one element of the tensor is in the same place: it cannot be page-locked")
             locked = args[0].clone()
             locked.page_locked = True  # what `_watch` looks for
             return locked

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count
 
 from eval.speed_types import FlopCount
 from reopold_vl.models import VisionLanguageModel
@@ -19,6 +19,7 @@ _ATTENTION = (
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
 )
+_BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,17 @@ def flop_line(model: VisionLanguageModel, prompt: Prompt) -> FlopLine:
 def count_generation(model: VisionLanguageModel, prompt: Prompt, tokens: int) -> int:
     """Operations that the engine spends on exactly `tokens` tokens: matrix products, convolutions and attention."""
     engine = replace(model.engine(rows_at_once=1), eos_ids=())
-    operators = {getattr(torch.ops.aten, name): _attention for name in _ATTENTION if hasattr(torch.ops.aten, name)}
-    with FlopCounterMode(display=False, custom_mapping=operators) as counter:
-        engine.generate([prompt], n=1, max_new_tokens=tokens, seed=0, temperature=0.0)
+    return operations(lambda: engine.generate([prompt], n=1, max_new_tokens=tokens, seed=0, temperature=0.0))
+
+
+def operations(work: Callable[[], Any]) -> int:
+    """Operations in the matrix products, convolutions and attention of `work`, forward and backward."""
+    formulas = dict.fromkeys(_ATTENTION, _attention) | {_BACKWARD: _attention_backward, "addmm_": _added}
+    known = {
+        getattr(torch.ops.aten, name): formula for name, formula in formulas.items() if hasattr(torch.ops.aten, name)
+    }
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        work()
     return counter.get_total_flops()
 
 
@@ -66,6 +75,15 @@ def count_flops(model: VisionLanguageModel, prompts: Sequence[Prompt], output_to
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Scores and weighted sum. torch's own count lacks the CPU operator and wants as many key as query heads."""
+    """Scores and weighted sum; torch's own count lacks the CPU operator."""
     batch, heads, queries, size = query
     return 2 * batch * heads * queries * key[-2] * (size + value[-1])
+
+
+def _attention_backward(push: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """torch's formula, for the CPU operator."""
+    return sdpa_backward_flop_count(push, query, key, value)
+
+
+def _added(_: Any, one: Any, other: Any, **__: Any) -> int:
+    return 2 * one[0] * one[1] * other[1]

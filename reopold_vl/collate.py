@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reopold_vl.types import Prompt, Rollout
 
-PAGE_LOCKED = {"cuda"}  # devices that take copies from page-locked memory by themselves
+PAGE_LOCKED = {"cuda"}  # devices to which page-locked memory is copied while the CPU goes on
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,18 @@ class TokenBatch:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """On `device`; on its way to a GPU in page-locked memory, so that nobody waits for the copy."""
+    """On `device`; on its way to a GPU in page-locked memory, so that nobody waits for the copy.
+
+    Of an expanded tensor all of it goes: page-locked memory is laid out like the tensor, and cannot be written twice.
+    """
     if tensor.device.type == "cpu" and device.type in PAGE_LOCKED:
-        return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def token_places(keep: Bool[Tensor, "batch time"], device: torch.device) -> Int[Tensor, " tokens"]:
+    """Where `keep` is true, counted row by row, on `device`; made without waiting for it where `keep` is elsewhere."""
+    return moved(keep.flatten().nonzero()[:, 0], device)
 
 
 def collate_prompts(prompts: Sequence[Prompt], *, pad_id: int) -> PromptBatch:

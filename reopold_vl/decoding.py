@@ -106,14 +106,18 @@ class _SharedCache(Cache):
         self.sharing = _Sharing(rows, device)
         super().__init__(layers=[_SharedLayer(layer, self.sharing, len(rows)) for layer in prompts.layers])
 
-    def keep(self, rows: Int[Tensor, " fewer"], device: torch.device) -> None:
-        """Prompts without any of these rows are dropped."""
+    def reorder_cache(self, beam_idx: Any) -> None:
+        """Rows of different prompts cannot change places: raises NotImplementedError."""
+        raise NotImplementedError("use keep_rows")
+
+    def keep(self, rows: Int[Tensor, " fewer"], there: Int[Tensor, " fewer"]) -> None:
+        """Prompts without any of these rows are dropped; `there` are the rows on the device."""
+        device = there.device
         before, self.sharing = self.sharing, _Sharing(self.sharing.rows[rows], device)
-        rows = moved(rows, device)
         left = moved(self.sharing.prompts, device) if len(self.sharing.prompts) < len(before.prompts) else None
         for layer in self.layers:
             assert isinstance(layer, _SharedLayer)
-            layer.reorder_cache(rows)
+            layer.reorder_cache(there)
             layer.sharing = self.sharing
             if left is not None:
                 layer.prompt_keys = layer.prompt_keys.index_select(0, left)
@@ -133,12 +137,14 @@ def sampling_cache(prompts: Cache, rows: Int[Tensor, " rows"], *, attention: str
     return own
 
 
-def keep_rows(cache: Cache, rows: Int[Tensor, " fewer"], *, device: torch.device) -> None:
-    """Go on with these rows of a `sampling_cache` alone; `rows` are in CPU memory."""
+def keep_rows(cache: Cache, rows: Int[Tensor, " fewer"], *, device: torch.device) -> Int[Tensor, " fewer"]:
+    """Go on with these rows of a `sampling_cache` alone; `rows` are in CPU memory, and come back on the device."""
+    there = moved(rows, device)
     if isinstance(cache, _SharedCache):
-        cache.keep(rows, device)
+        cache.keep(rows, there)
     else:
-        cache.reorder_cache(moved(rows, device))  # pyright: ignore[reportArgumentType]
+        cache.reorder_cache(there)  # pyright: ignore[reportArgumentType]
+    return there
 
 
 def _for_rows(layer: Any, rows: Int[Tensor, " rows"]) -> Any:

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from reopold_vl.collate import TokenBatch, collate_rollouts, moved, pad_right, prompt_groups
+from reopold_vl.collate import TokenBatch, collate_rollouts, moved, pad_right, prompt_groups, token_places
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.objectives.divergences.parts import kl
-from reopold_vl.policy import token_places
 from reopold_vl.teachers.local import LocalTeacher
 from reopold_vl.types import Divergence, LossOutput, Rollout
 
@@ -149,7 +148,7 @@ def divergences(
         side = teacher_side(teacher, own, mask)
         head = student.policy.model.get_output_embeddings()
         size = min(head.weight.shape[0], side.vocabulary)
-        hidden = kept_states(student, batch, mask)
+        hidden, _ = student.policy.kept_states(batch, mask)
         values = torch.zeros(mask.shape)
         parts = []
         for tokens in tiles_of(len(hidden), size):
@@ -165,15 +164,7 @@ def teacher_side(teacher: LocalTeacher, rollouts: Sequence[Rollout], keep: Bool[
     """The teacher's states that predict the response tokens in `keep` (in CPU memory), row by row."""
     model = teacher.model
     batch = collate_rollouts(teacher.seen(rollouts), pad_id=model.pad_id).to(model.policy.device)
-    return TeacherSide(model, kept_states(model, batch, keep))
-
-
-def kept_states(
-    model: VisionLanguageModel, batch: TokenBatch, keep: Bool[Tensor, "batch time"]
-) -> Float[Tensor, "tokens hidden"]:
-    """`Policy.response_states` of the tokens in `keep`, row by row."""
-    places = token_places(keep, model.policy.device)
-    return model.policy.response_states(batch).flatten(0, 1).index_select(0, places)
+    return TeacherSide(model, model.policy.kept_states(batch, keep)[0])
 
 
 def normalised(logits: Float[Tensor, "tokens vocab"], size: int) -> Float[Tensor, "tokens size"]:

@@ -75,10 +75,9 @@ def learn(
         if not distributed.largest(any(rollouts[row].prompt.sample.images for piece in own for row in piece)):
             learner.forget_filler()
         norm = update(optimizer, scheduler, learner.trainable(), max_grad_norm=max_grad_norm)
-        result.losses.append(distributed.total(sum(float(each["loss"]) for each in metrics)))
-        result.ratio_max = max(
-            result.ratio_max, distributed.largest(max([float(each["ratio/max"]) for each in metrics], default=0.0))
-        )
+        loss, ratio_max = summed(metrics)
+        result.losses.append(distributed.total(loss))
+        result.ratio_max = max(result.ratio_max, distributed.largest(ratio_max))
         if norm is None:
             result.skipped += 1
         else:
@@ -108,6 +107,15 @@ def piece_loss(
     logprobs = learner.module(tokens, keep).logprobs
     keep, old, advantages = (moved(each, learner.policy.device) for each in (keep, old, advantages))
     return policy_gradient_loss(logprobs, old, advantages, keep, denominator=kept, ratio_bounds=signal.ratio_bounds)
+
+
+def summed(metrics: Sequence[Mapping[str, Tensor]]) -> tuple[float, float]:
+    """The loss and the largest ratio of an update from those of its pieces, read from the device at once."""
+    if not metrics:
+        return 0.0, 0.0
+    losses, ratios = (torch.stack([each[name] for each in metrics]) for name in ("loss", "ratio/max"))
+    loss, ratio_max = torch.stack([losses.sum(), ratios.max()]).tolist()
+    return loss, ratio_max
 
 
 def idle_pass(learner: Learner, *, pad_id: int) -> None:

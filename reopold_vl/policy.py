@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts, length_groups, moved
+from reopold_vl import visual_tokens
+from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts, length_groups, moved, token_places
 from reopold_vl.feature_cache import FeatureCache
 from reopold_vl.logprobs import Read, Reader, token_stats
-from reopold_vl.prefix import answer_cache, attention_alone, everything_in_sight, prompt_cache
+from reopold_vl.masks import added_mask, only_causal
+from reopold_vl.prefix import answer_cache, attention_alone, prompt_cache
 from reopold_vl.types import Prompt
 from reopold_vl.vision import vision_trains
-from reopold_vl.visual_tokens import encode, image_token_counts, select_rows, unchecked_placeholders
 
 
 class Policy(nn.Module):
@@ -53,8 +54,8 @@ class Policy(nn.Module):
         return self.compute if self.model.dtype == torch.float32 else self.model.dtype
 
     @cached_property
-    def _plain(self) -> bool:
-        return everything_in_sight(self.model.config.get_text_config())
+    def _only_causal(self) -> bool:
+        return only_causal(self.model)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16)
@@ -62,34 +63,43 @@ class Policy(nn.Module):
     def forward(self, batch: TokenBatch, keep: Bool[Tensor, "batch time"], read: Reader[Read] = token_stats) -> Read:
         """`read(states, head.weight, head.bias, ids)` makes a NamedTuple of [tokens] of kept states; here [B, T].
 
-        `keep` had better be in CPU memory.
+        `keep` in CPU memory lets nobody wait for a GPU. Raises ValueError where it has another shape than the answers.
         """
-        places = token_places(keep, self.device)
-        hidden = self.response_states(batch).flatten(0, 1).index_select(0, places)
+        hidden, places = self.kept_states(batch, keep)
         head = self.model.get_output_embeddings()
         with self.autocast():
             found = read(hidden, head.weight, head.bias, batch.response_ids.flatten()[places])
         zeros = torch.zeros(keep.numel(), dtype=torch.float32, device=self.device)
         return type(found)(*(zeros.scatter(0, places, values).view(keep.shape) for values in found))
 
+    def kept_states(
+        self, batch: TokenBatch, keep: Bool[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "tokens hidden"], Int[Tensor, " tokens"]]:
+        """`response_states` of the tokens in `keep`, row by row, and their `token_places`."""
+        if keep.shape != batch.response_ids.shape:
+            raise ValueError(f"keep is {tuple(keep.shape)} for answers of {tuple(batch.response_ids.shape)} tokens")
+        places = token_places(keep, self.device)
+        return self.response_states(batch).flatten(0, 1).index_select(0, places), places
+
     def response_states(self, batch: TokenBatch) -> Float[Tensor, "batch time hidden"]:
         """The last hidden states that predict each response token."""
         if self.shares_prompts(batch):
             return self._states_behind_shared_prompts(batch)
         prompts, rows = batch.prompts, batch.rows
+        visual_tokens.refuse_placeholders(self.model, batch.host.response_ids)
         features = self.encode_images(prompts)
         prompt_positions, next_position = self.positions(prompts)
         steps = torch.arange(batch.response_ids.shape[1] - 1, device=rows.device)
         # The last response token predicts nothing that is scored, so it is no input.
         ids = torch.cat([prompts.ids[rows], batch.response_ids[:, :-1]], 1)
-        mask = torch.cat([prompts.mask[rows], batch.mask[:, :-1]], 1)
         later = next_position[rows] + steps
         hidden = self.hidden_states(
             ids=ids,
-            mask=mask,
+            # What is padded on the right comes after all that is read of a row.
+            mask=None if prompts.even else torch.cat([prompts.mask[rows], batch.mask[:, :-1]], 1),
             positions=torch.cat([prompt_positions[..., rows, :], like_positions(later, prompt_positions)], -1),
             token_types=torch.cat([prompts.token_types[rows], torch.zeros_like(batch.response_ids[:, :-1])], 1),
-            features=select_rows(features, image_token_counts(prompts), batch.host.rows.tolist()),
+            features=visual_tokens.select_rows(features, prompts, batch.host.rows.tolist()),
         )
         # The state at the prompt's last token predicts the first response token.
         return hidden[:, prompts.ids.shape[1] - 1 :]
@@ -139,7 +149,7 @@ class Policy(nn.Module):
             mask=None if prompts.even else prompts.mask,
             positions=positions,
             token_types=prompts.token_types,
-            features=select_rows(features, image_token_counts(prompts), list(range(len(prompts.ids)))),
+            features=visual_tokens.select_rows(features, prompts, range(len(prompts.ids))),
             cache=cache,
         )
         return hidden, cache, positions, next_position
@@ -147,7 +157,7 @@ class Policy(nn.Module):
     def encode_images(self, prompts: PromptBatch) -> Any | None:
         """The vision tower's output for all images of the batch, or None without images."""
         with self.autocast(), torch.set_grad_enabled(torch.is_grad_enabled() and vision_trains(self.model)):
-            return encode(self.model, prompts.vision, self.device, self.feature_cache)
+            return visual_tokens.encode(self.model, prompts.host.vision, self.device, self.feature_cache)
 
     def positions(self, prompts: PromptBatch) -> tuple[Int[Tensor, "*axes prompts length"], Int[Tensor, "prompts 1"]]:
         """Rotary positions of the prompt tokens, and the position of the first response token.
@@ -181,7 +191,7 @@ class Policy(nn.Module):
     ) -> Float[Tensor, "batch length hidden"]:
         """Last hidden states; `cache` is read and extended in place, `mask` covers what it holds as well.
 
-        With a cache None is a mask that is true throughout.
+        None is a mask that is true throughout.
         """
         inputs: dict[str, Any] = {}
         if token_types is not None:
@@ -189,7 +199,7 @@ class Policy(nn.Module):
             inputs = {name: token_types for name in ("mm_token_type_ids", "token_type_ids") if name in accepted}
         if features is not None:
             inputs["mm_encoder_outputs"] = {"image": features}
-        with self.autocast(), unchecked_placeholders(self.model):
+        with self.autocast(), visual_tokens.unchecked_placeholders(self.model):
             output = self.model.base_model(
                 input_ids=ids,
                 attention_mask=self._attention_mask(mask, ids.shape[1], cache),
@@ -201,19 +211,10 @@ class Policy(nn.Module):
         return output.last_hidden_state
 
     def _attention_mask(self, mask: Bool[Tensor, "batch total"] | None, length: int, cache: Any | None) -> Any:
-        """What each of the last `length` tokens may see, as the model wants it; None is all before it.
-
-        transformers would look first whether a mask is needed, and torch make numbers of it in each layer anew.
-        """
-        if not self._plain or self.model.config.get_text_config()._attn_implementation != "sdpa":
+        if not self._only_causal or self.model.config.get_text_config()._attn_implementation != "sdpa":
             return None if mask is None else mask.long()
         total = length + (0 if cache is None else cache.get_seq_length())
-        if mask is None and length in (1, total):
-            return None
-        places = torch.arange(total, device=self.device)
-        seen = (places <= places[-length:, None])[None, None]
-        seen = seen if mask is None else seen & mask[:, None, None, :]
-        return torch.zeros(seen.shape, dtype=self.precision, device=self.device).masked_fill_(~seen, -torch.inf)
+        return added_mask(mask, length=length, total=total, dtype=self.precision, device=self.device)
 
     def next_logits(self, hidden: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch vocab"]:
         """Logits of the token after each of these last hidden states."""
@@ -242,8 +243,3 @@ def like_positions(
 ) -> Int[Tensor, "*axes batch length"]:
     """Positions of text, with as many axes as `positions` has: text advances alike on each."""
     return text.expand(*positions.shape[:-2], -1, -1)
-
-
-def token_places(keep: Bool[Tensor, "batch time"], device: torch.device) -> Int[Tensor, " tokens"]:
-    """Where `keep` is true, counted row by row, on `device`; made without waiting for it where `keep` is elsewhere."""
-    return moved(keep.flatten().nonzero()[:, 0], device)

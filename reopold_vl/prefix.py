@@ -59,11 +59,6 @@ def attention_alone(config: Any) -> bool:
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=config).layers)
 
 
-def everything_in_sight(config: Any) -> bool:
-    """Whether each token sees all before it in every layer: no window, no linear attention. As `attention_alone`."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
-
-
 def prompt_cache(config: Any) -> Cache:
     """For the forward pass of prompts; `config` is the language model's."""
     if not attention_alone(config):

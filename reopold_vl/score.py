@@ -21,18 +21,23 @@ def score_tokens(model: VisionLanguageModel, rollouts: Sequence[Rollout], *, row
 
     With a model that is cut up over processes all of them make as many passes as the one that has most to score.
     """
-    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    found: list[torch.Tensor] = []
     pieces = micro_batches(rollouts, rows_at_once)
     passes = len(pieces) if model.filler is None else int(distributed.largest(len(pieces)))
     for piece in pieces + [[]] * (passes - len(pieces)):
         own = [rollouts[row] for row in piece]
         batch = collate_together(own, model.filler, pad_id=model.pad_id).to(model.policy.device)
         stats = model.policy(batch, batch.host.mask)
-        found |= zip(piece, zip(stats.logprobs.cpu(), stats.entropy.cpu(), strict=True), strict=False)
+        found.append(torch.stack([stats.logprobs, stats.entropy]))
     if model.filler is not None:
         forget_passes(model.policy)
-    # Pieces are padded to their own longest answer, the whole to the longest of all.
-    logprobs, entropy = ([found[row][which] for row in range(len(rollouts))] for which in (0, 1))
+    if not rollouts:
+        return TokenStats(torch.zeros(0, 0), torch.zeros(0, 0))
+    everything = torch.cat([each.flatten() for each in found]).cpu()  # at once, after all passes
+    rows: dict[int, torch.Tensor] = {}  # [2, time]; a piece is padded to its own longest answer, the whole to all's
+    for piece, made, values in zip(pieces, found, everything.split([each.numel() for each in found]), strict=False):
+        rows |= zip(piece, values.view(made.shape).unbind(1), strict=False)
+    logprobs, entropy = ([rows[row][which] for row in range(len(rollouts))] for which in (0, 1))
     return TokenStats(pad_right(logprobs, 0.0), pad_right(entropy, 0.0))
 
 

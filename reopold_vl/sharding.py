@@ -147,7 +147,7 @@ def shard(
 def has_idle_weights(policy: Policy, filler: Rollout, *, pad_id: int) -> bool:
     """Whether there are weights to train that get no gradient even from an answer to a prompt with an image."""
     batch = collate_rollouts([filler], pad_id=pad_id).to(policy.device)
-    policy(batch, batch.mask).logprobs.sum().backward()
+    policy(batch, batch.host.mask).logprobs.sum().backward()
     idle = any(weight.requires_grad and weight.grad is None for weight in policy.parameters())
     policy.zero_grad(set_to_none=True)
     return idle
@@ -157,7 +157,7 @@ def has_idle_weights(policy: Policy, filler: Rollout, *, pad_id: int) -> bool:
 def warm_up(policy: Policy, filler: Rollout, *, pad_id: int) -> None:
     """One pass through the whole of a cut-up model, which thereby learns that `policy` is its root."""
     batch = collate_rollouts([filler], pad_id=pad_id).to(policy.device)
-    policy(batch, batch.mask)
+    policy(batch, batch.host.mask)
     forget_passes(policy)
 
 

@@ -80,37 +80,40 @@ def tower_plan(tower: Any, grid: Int[Tensor, "images 3"], device: torch.device) 
 def unchecked_placeholders(model: Any) -> Iterator[None]:
     """Inside it a model of the PLANNED families does not compare the numbers of placeholders and features.
 
-    It would read both from the device; `select_rows` has compared them.
+    It would read both from the device; `select_rows` and `refuse_placeholders` have looked in CPU memory.
     """
     if model.config.model_type not in PLANNED:
         yield
         return
     base = model.base_model
-    checked = base.get_placeholder_mask
+    checked = type(base).get_placeholder_mask
 
     def unchecked(*args: Any, image_features: Any = None, **kwargs: Any) -> Any:
-        return checked(*args, **kwargs)
+        return checked(base, *args, **kwargs)
 
     vars(base)["get_placeholder_mask"] = unchecked
     try:
         yield
     finally:
-        del vars(base)["get_placeholder_mask"]
+        vars(base).pop("get_placeholder_mask", None)  # another thread may have been here
 
 
-def image_token_counts(prompts: PromptBatch) -> list[int]:
-    """Number of image placeholders in each prompt."""
-    return (prompts.host.token_types == 1).sum(1).tolist()
+def refuse_placeholders(model: Any, response_ids: Int[Tensor, "batch time"]) -> None:
+    """Raises ValueError where an answer holds the token that stands for an image's visual tokens."""
+    placeholder = model.config.image_token_id
+    if bool((response_ids == placeholder).any()):
+        raise ValueError(f"an answer holds token {placeholder}, which stands for an image: allowed is text")
 
 
-def select_rows(features: Any | None, counts: list[int], rows: Sequence[int]) -> Any | None:
+def select_rows(features: Any | None, prompts: PromptBatch, rows: Sequence[int]) -> Any | None:
     """The image features of the prompts `rows`, in that order and repeated as they are (gradients add up).
 
-    `counts` says how many visual tokens each prompt has, so that several images a prompt or none are no special case;
-    raises RuntimeError where there are not as many features. Qwen3-VL's deep-stack features are taken along.
+    A prompt has as many as it has placeholders, so that several images a prompt or none are no special case. Raises
+    RuntimeError where there are not as many features. Qwen3-VL's deep-stack features are taken along.
     """
     if features is None:
         return None
+    counts = (prompts.host.token_types == 1).sum(1).tolist()
 
     def pick(parts: Any) -> Any:
         tokens = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])

@@ -55,7 +55,8 @@ ALLOWED = {
     "sources": {"families", "lora", "torchvision_shim"},
     "prefix": {"torchvision_shim"},
     "decoding": {"collate", "prefix", "torchvision_shim"},
-    "policy": {"types", "collate", "feature_cache", "logprobs", "prefix", "vision", "visual_tokens"},
+    "policy": {"types", "collate", "feature_cache", "logprobs", "masks", "prefix", "vision", "visual_tokens"},
+    "masks": {"torchvision_shim"},
     "visual_tokens": {"collate", "families", "feature_cache", "torchvision_shim"},
     "rollout": {"types"},
     "rollout.draws": set(),
@@ -109,7 +110,7 @@ ALLOWED = {
     "shares": {"types", "collate", "distributed", "prefetch", "prompts"},
     "score": {"types", "collate", "distributed", "logprobs", "models", "sharding", "spans"},
     "degrade": {"types", "images"},
-    "divergence": {"types", "collate", "models", "objectives.divergences.parts", "policy", "teachers.local"},
+    "divergence": {"types", "collate", "models", "objectives.divergences.parts", "teachers.local"},
     "teacher_writes": {"types", "models", "score", "teachers.local"},
     "needs": {
         "types",

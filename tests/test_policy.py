@@ -207,6 +207,21 @@ def test_the_mask_picks_values_and_zeros_the_rest(vlm: VisionLanguageModel, batc
         assert not some[~keep].any()
 
 
+def test_a_mask_of_other_answers_is_refused(vlm: VisionLanguageModel, batch: TokenBatch) -> None:
+    with pytest.raises(ValueError, match="keep is"):
+        vlm.policy(batch, batch.mask[:, 1:])
+
+
+def test_an_answer_with_an_image_placeholder_is_refused(vlm: VisionLanguageModel, prompts: list[Prompt]) -> None:
+    """Its place would take another token's features."""
+    [rollout] = random_rollouts(vlm, prompts[:1], n=1, seed=0)
+    ids = rollout.response_ids.clone()
+    ids[0] = vlm.policy.model.config.image_token_id
+    batch = collate_rollouts([replace(rollout, response_ids=ids)], pad_id=vlm.pad_id)
+    with pytest.raises(ValueError, match="stands for an image"):
+        vlm.policy(batch, batch.mask)
+
+
 def test_nothing_kept_gives_zeros_and_a_backward_of_zeros(fresh_vlm: VisionLanguageModel, batch: TokenBatch) -> None:
     stats = fresh_vlm.policy(batch, torch.zeros_like(batch.mask))
     stats.logprobs.sum().backward()

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.figures.arithmetic import operations
+from benchmarks.figures.live import live_bytes
 from benchmarks.figures.process import print_spent, printed
 from benchmarks.figures.result import Figure, cpu_seconds
 from benchmarks.figures.rollout import generate
 from benchmarks.figures.setup import NEVER, Step, build, engine, naive_gap, random_answers, samples, update_gap
+from eval.flops import operations
 from reopold_vl.objectives import ReverseKL
 from reopold_vl.score import score_tokens
 from reopold_vl.types import Rollout
@@ -35,31 +36,38 @@ def prepared(n: int, response: int, images: int) -> Callable[[], list[Rollout]]:
 
 
 def child(n: int, response: int, images: int) -> None:
-    """Print what a step costs, as JSON: CPU seconds, and growth of the peak resident size."""
+    """Print what a step costs, as JSON."""
     torch.set_num_threads(1)
     print_spent(prepared(n, response, images))
 
 
-def cost(**settings: int) -> dict[str, float]:
-    """Peak bytes and CPU seconds of a step."""
-    return printed("benchmarks.figures.growth", *(settings[name] for name in BASE))
+def seconds(**settings: int) -> float:
+    """CPU time of a step: the median of RUNS processes."""
+    return median(
+        printed("benchmarks.figures.growth", *(settings[name] for name in BASE))["seconds"] for _ in range(RUNS)
+    )
+
+
+COSTS: dict[str, Callable[..., float]] = {
+    "time": seconds,
+    "memory": lambda **settings: live_bytes(prepared(**settings)),
+}
 
 
 def measure() -> list[Figure]:
-    """The steepest doubling on each axis, from medians of RUNS runs: 2 is linear."""
+    """The steepest doubling on each axis: 2 is linear."""
     found = []
     for axis, values in AXES.items():
         checks = agreement(**{**BASE, axis: values[-1]})
-        runs = [[cost(**{**BASE, axis: value}) for value in values] for _ in range(RUNS)]
-        for what, unit in (("seconds", "time"), ("bytes", "memory")):
-            costs = [median(run[place][what] for run in runs) for place in range(len(values))]
+        for what, cost in COSTS.items():
+            costs = [cost(**{**BASE, axis: value}) for value in values]
             steepest, at = max((costs[k + 1] / costs[k], values[k]) for k in range(len(values) - 1))
-            details: dict[str, Any] = {"axis": axis, "values": values, what: costs, "runs": runs}
-            if axis == "response" and what == "seconds":
+            details: dict[str, Any] = {"axis": axis, "values": values, what: costs}
+            if axis == "response" and what == "time":
                 details["operations"] = [operations(prepared(**{**BASE, axis: value})) for value in values[-2:]]
             found.append(
                 Figure(
-                    f"growth of a step's {unit}, {LABELS[axis]} {values[0]} to {values[-1]}, steepest doubling "
+                    f"growth of a step's {what}, {LABELS[axis]} {values[0]} to {values[-1]}, steepest doubling "
                     f"({at} to {2 * at}; in all {costs[-1] / costs[0]:.1f} for {values[-1] // values[0]})",
                     "times",
                     ours=steepest,
@@ -99,17 +107,17 @@ def rollout_growth() -> Figure:
         settings = {"do_sample": True, "num_return_sequences": n}
         return cpu_seconds(lambda: generate(model, prompts, NEVER, longest=longest, **settings))[1]
 
-    seconds = {name: [way(shorter), way(2 * shorter)] for name, way in (("ours", ours), ("theirs", theirs))}
+    found = {name: [way(shorter), way(2 * shorter)] for name, way in (("ours", ours), ("theirs", theirs))}
     [answer] = sampler.generate(prompts[:1], n=1, max_new_tokens=2 * shorter, seed=1)
     return Figure(
         f"growth of a rollout's time, response tokens {shorter} to {2 * shorter}",
         "times",
-        ours=seconds["ours"][1] / seconds["ours"][0],
-        peer=seconds["theirs"][1] / seconds["theirs"][0],
+        ours=found["ours"][1] / found["ours"][0],
+        peer=found["theirs"][1] / found["theirs"][0],
         peer_name="transformers generate",
         goal=1.0,
         checks={"log-prob": (naive_gap(model, [answer], answer.logprobs[None]), 1e-5)},
-        details=seconds,
+        details=found,
     )
 
 
@@ -117,7 +125,7 @@ def longer_text(figures: list[Figure]) -> str:
     """How the arithmetic of a step grows with the last doubling of the answers' length."""
     [figure] = [figure for figure in figures if "operations" in figure.details]
     shorter, longer = figure.details["operations"]
-    before, after = figure.details["seconds"][-2:]
+    before, after = figure.details["time"][-2:]
     few, many = figure.details["values"][-2:]
     return (
         f"From {few} to {many} response tokens the arithmetic of a step grows {longer / shorter:.2f} times and its CPU "
@@ -156,8 +164,8 @@ def plot(figures: list[Figure], path: Path) -> None:
 
 
 def _curve(axes: Any, details: dict[str, Any]) -> None:
-    time_taken = "seconds" in details
-    costs = details["seconds" if time_taken else "bytes"]
+    time_taken = "time" in details
+    costs = details["time" if time_taken else "memory"]
     ends = [f"{cost:.2g} s" if time_taken else f"{cost / 1e6:,.0f} MB" for cost in (costs[0], costs[-1])]
     axes.plot(
         details["values"],

@@ -8,7 +8,6 @@ from functools import partial
 import torch
 
 from benchmarks.figures import trl
-from benchmarks.figures.arithmetic import operations
 from benchmarks.figures.result import Figure, cpu_seconds
 from benchmarks.figures.setup import (
     SIZE,
@@ -21,6 +20,7 @@ from benchmarks.figures.setup import (
     tensor_gap,
     update_gap,
 )
+from eval.flops import operations
 from reopold_vl.collate import collate_rollouts
 from reopold_vl.divergence import TeacherSide, token_losses
 from reopold_vl.objectives import GKD, Reopold, ReverseKL

@@ -165,7 +165,7 @@ def _score(student: VisionLanguageModel, teacher: Teacher, rollouts: Sequence[Ro
 def _gradient(student: VisionLanguageModel, rollouts: Sequence[Rollout]) -> None:
     policy = student.policy
     batch = collate_rollouts(rollouts, pad_id=student.pad_id).to(policy.device)
-    policy(batch, batch.mask).logprobs.sum().backward()
+    policy(batch, batch.host.mask).logprobs.sum().backward()
     policy.zero_grad(set_to_none=True)
 
 

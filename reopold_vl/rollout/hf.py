@@ -142,8 +142,7 @@ class HFEngine:
                 if len(running) == 0:
                     break
                 if len(running) < len(alive):
-                    keep_rows(cache, running, device=device)
-                    running = moved(running, device)
+                    running = keep_rows(cache, running, device=device)
                     alive, tokens, position = (part[running] for part in (alive, tokens, position))
                     mask = None if mask is None else mask[running]
             hidden = policy.hidden_states(

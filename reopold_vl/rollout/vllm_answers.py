@@ -85,7 +85,7 @@ def answer(
 def compare(policy: Policy, rollouts: Sequence[Rollout], *, pad_id: int) -> None:
     """Raises EngineError where engine and trainer are plainly not the same model, or do not see the same image."""
     batch = collate_rollouts(rollouts, pad_id=pad_id).to(policy.device)
-    scored = policy(batch, batch.mask).logprobs.cpu()
+    scored = policy(batch, batch.host.mask).logprobs.cpu()
     rows = zip(rollouts, scored, strict=True)
     gaps = torch.cat([(row[: len(rollout.logprobs)] - rollout.logprobs).abs() for rollout, row in rows])
     allowed = LARGEST_GAP[policy.precision]
