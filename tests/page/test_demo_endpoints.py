@@ -129,11 +129,12 @@ def test_bad_input_is_one_line(client: Any, arguments: tuple[Any, ...], endpoint
 
 def test_a_cancelled_job_stops_the_models(client: Any, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     endless(service.arena, monkeypatch)
+    before = threading.active_count()  # those of earlier tests are in it
     job = client.submit(None, QUESTION, 128, api_name="/compare")
     until(lambda: len(job.outputs()) > 1)
     job.cancel()
     until(lambda: not service.arena.alone("cpu").locked())
-    assert threading.active_count() < 60
+    assert threading.active_count() < before + 20  # the server's own pool may grow
     assert client.predict(api_name="/models")[0]["role"] == "before"
 
 
