@@ -340,7 +340,9 @@ def test_figures_of_an_earlier_run_are_added(
     for name in run.FIGURES:
         monkeypatch.setitem(run.FIGURES, name, lambda name=name: [replace(made, name=name)])
     file = tmp_path / "figures.json"
+    monkeypatch.setattr(run, "apart", lambda name: [replace(made, name=name)])
     assert run.main(["head,padding", "--json", str(file)]) == 0
+    monkeypatch.setattr(run, "apart", None)  # one name is measured here
     monkeypatch.setitem(run.FIGURES, "padding", lambda: [replace(made, name="again", ours=3.0)])
     assert run.main(["padding", "--add", str(file), "--json", str(file)]) == 1  # a goal is missed
     assert [one.name for each in run.measured(file).values() for one in each] == ["head", "again"]
@@ -349,6 +351,15 @@ def test_figures_of_an_earlier_run_are_added(
     monkeypatch.setattr(run, "versions", lambda: {"torch": "0"})
     with pytest.raises(ValueError, match="measured with"):
         run.measured(file)
+
+
+def test_a_figure_in_a_process_of_its_own_is_the_same() -> None:
+    assert run.apart("padding") == padding.measure()
+
+
+def test_a_figure_whose_process_fails_is_named() -> None:
+    with pytest.raises(RuntimeError, match="nothing was not measured: its process ended with 2"):
+        run.apart("nothing")
 
 
 def test_the_parts_of_a_rollout_add_up(vlm: VisionLanguageModel, prompts: list[Prompt]) -> None:

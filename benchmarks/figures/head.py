@@ -1,8 +1,8 @@
 """The language-model head at a real vocabulary: peak memory of log-prob, entropy and backward, and time by tokens kept.
 
 Memory is the growth of the process's peak resident size, each way in a process of its own. Dense is what everyone
-writes first: all logits, log-softmax, gather. Where it does not fit into the memory that is free, it is measured on an
-eighth and a quarter of the tokens and continued on a straight line, which the details say. A head that is trained needs
+writes first: all logits, log-softmax, gather. Where it does not fit into the memory that is free, it is measured on a
+quarter and a half of the tokens and continued on a straight line, which the details say. A head that is trained needs
 room for its own gradient, vocabulary times width, whichever way the loss is computed; a frozen one (LoRA) does not.
 """
 
@@ -23,7 +23,7 @@ from reopold_vl.logprobs import token_stats
 
 TOKENS, VOCABULARY = 4096, 151_936
 WIDTH = 2048  # Qwen2.5-VL-3B's
-DENSE_BYTES = 6 * 4 * TOKENS * VOCABULARY
+DENSE_BYTES = 3 * 4 * TOKENS * VOCABULARY  # logits, log-softmax and one more, at the peak
 TILE_VOCABULARY = 32_768  # TRL's own default
 
 
@@ -119,7 +119,8 @@ def cost(way: str, tokens: int, *, trained: bool, threads: int = 1) -> dict[str,
 def peak(way: str, *, trained: bool, whole: bool) -> float:
     """Peak bytes for TOKENS tokens, on all cores: how many there are changes no size that counts.
 
-    Unless `whole`, from two parts of them.
+    Unless `whole`, on the line through a quarter and a half of them: with fewer, a trained head's peak would be where
+    its gradient is made, which takes less for each token.
     """
 
     def at(tokens: int) -> float:
@@ -127,8 +128,8 @@ def peak(way: str, *, trained: bool, whole: bool) -> float:
 
     if whole:
         return at(TOKENS)
-    eighth, quarter = at(TOKENS // 8), at(TOKENS // 4)
-    return quarter + 6 * (quarter - eighth)
+    quarter, half = at(TOKENS // 4), at(TOKENS // 2)
+    return half + 2 * (half - quarter)
 
 
 def free_bytes() -> int:
@@ -178,7 +179,7 @@ def measure() -> list[Figure]:
                     checks=agreement("dense" if way == "trl_divergence" else way) if there else {},
                     details={
                         "gradient of the head, MB": trained * 4 * VOCABULARY * WIDTH / 1e6,
-                        "the peer's memory is continued from a quarter of the tokens": not whole,
+                        "the peer's memory is continued from half of the tokens": not whole,
                     },
                 )
             )
