@@ -135,9 +135,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"names is empty: allowed is all, or some of {', '.join(FIGURES)}")
     found = {} if options.add is None else measured(options.add)
     torch.set_num_threads(1)
-    for number, name in enumerate(names, start=1):
-        print(f"{number}/{len(names)} {name}", file=sys.stderr, flush=True)
-        found[name] = FIGURES[name]() if len(names) == 1 else apart(name)
+    if len(names) == 1:
+        found[names[0]] = FIGURES[names[0]]()
+    else:
+        for number, name in enumerate(names, start=1):
+            print(f"{number}/{len(names)} {name}", file=sys.stderr, flush=True)
+            found[name] = apart(name)
     found = {name: found[name] for name in FIGURES if name in found}
     figures = beside_peers(found)
     print(table(figures))
