@@ -33,6 +33,7 @@ READS = {aten._local_scalar_dense.default, aten.equal.default}
 SHAPED_BY_VALUES = {
     aten.nonzero.default,
     aten.masked_select.default,
+    aten.masked_scatter_backward.default,  # which selects with the mask
     aten._unique2.default,
     aten.unique_consecutive.default,
     aten.unique_dim.default,

@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from benchmarks.figures import growth, head, padding, passes, rollout, savings, step, waits
+from benchmarks.figures import growth, head, padding, passes, real_sizes, rollout, savings, step, waits
 from benchmarks.figures.profile import profile_text
 from benchmarks.figures.result import Figure, restored, savings_table, table
 from reopold_vl.compare.summary import commit
@@ -72,6 +72,7 @@ def blocks(found: dict[str, list[Figure]]) -> dict[str, str]:
         made["profile"] = profile_text(found["rollout"][-1])
     if "step" in found:
         made["arithmetic"] = step.arithmetic_text(found["step"])
+        made["sizes"] = real_sizes.text()
     if "growth" in found:
         made["longer"] = growth.longer_text(found["growth"])
     return made

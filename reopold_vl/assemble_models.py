@@ -68,6 +68,7 @@ def spread_student(config: TrainConfig, student: VisionLanguageModel) -> Learner
         device=pick_device(config.student.device),
         cpu_offload=own.cpu_offload,
         compute=getattr(torch, config.student.compute),
+        fetch_tokens=own.fetch_tokens,
     )
 
 
@@ -110,7 +111,8 @@ def open_teacher(config: TrainConfig, student: VisionLanguageModel, path: str) -
     model.policy.requires_grad_(False)
     if sharded:
         compute = getattr(torch, wanted.compute)
-        model = replace(model, filler=shard(model, device=pick_device(wanted.device), compute=compute))
+        device, fetch_tokens = pick_device(wanted.device), config.distributed.fetch_tokens
+        model = replace(model, filler=shard(model, device=device, compute=compute, fetch_tokens=fetch_tokens))
     local = LocalTeacher(model, rows_at_once=config.optim.rows_at_once)
     return span_teacher(local, student) if wanted.align == "text" else local
 

@@ -47,13 +47,15 @@ class PromptBatch:
 class TokenBatch:
     """Rollouts over unique prompts: row b answers prompt `rows[b]`; responses are padded on the right.
 
-    `host` is the batch as it was collated, in CPU memory.
+    `host` is the batch as it was collated, in CPU memory. `groups` are the rows whose answers are read together, behind
+    prompts that are read once; () has each prompt read with its answer. None leaves it to the policy.
     """
 
     prompts: PromptBatch
     rows: Int[Tensor, " batch"]
     response_ids: Int[Tensor, "batch time"]
     mask: Bool[Tensor, "batch time"]
+    groups: Sequence[Sequence[int]] | None = None
     collated: TokenBatch | None = None
 
     @property
@@ -62,7 +64,7 @@ class TokenBatch:
 
     def to(self, device: torch.device) -> TokenBatch:
         rows, response_ids, mask = (moved(each, device) for each in (self.rows, self.response_ids, self.mask))
-        return TokenBatch(self.prompts.to(device), rows, response_ids, mask, self.host)
+        return TokenBatch(self.prompts.to(device), rows, response_ids, mask, self.groups, self.host)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -198,11 +200,20 @@ def _padded(piece: Sequence[tuple[int, int, list[int]]]) -> int:
 PASS_TOKENS = 64  # what one more pass costs, in tokens: below that padding is cheaper
 
 
-def length_groups(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows in groups of similar length: the padding to each group's longest, and PASS_TOKENS a group, are least.
+def answer_groups(rollouts: Sequence[Rollout], pass_tokens: int) -> list[list[int]]:
+    """`length_groups` of the answers; none where a pass costs more than to read each prompt with its answer."""
+    prompts = {id(rollout.prompt): len(rollout.prompt.ids) for rollout in rollouts}
+    if (len(rollouts) - len(prompts)) * max(prompts.values(), default=0) <= pass_tokens:
+        return []
+    return length_groups([len(rollout.response_ids) for rollout in rollouts], pass_tokens)
 
-    Longest first; rows of equal length in their order.
+
+def length_groups(lengths: Sequence[int], pass_tokens: int | None = None) -> list[list[int]]:
+    """Rows in groups of similar length: the padding to each group's longest, and `pass_tokens` a group, are least.
+
+    Longest first; rows of equal length in their order. None is PASS_TOKENS.
     """
+    pass_tokens = PASS_TOKENS if pass_tokens is None else pass_tokens
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     ordered = torch.tensor([lengths[row] for row in order], dtype=torch.long)
     # best[i]: of the first i rows; a group from j to i costs its rows times the length of its first.
@@ -211,7 +222,7 @@ def length_groups(lengths: Sequence[int]) -> list[list[int]]:
     for stop in range(1, len(order) + 1):
         costs = best[:stop] + (stop - torch.arange(stop)) * ordered[:stop]
         start[stop] = int(costs.argmin())
-        best[stop] = costs[start[stop]] + PASS_TOKENS
+        best[stop] = costs[start[stop]] + pass_tokens
     groups: list[list[int]] = []
     stop = len(order)
     while stop > 0:

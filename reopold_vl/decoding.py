@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
@@ -12,11 +11,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import AttentionInterface
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from reopold_vl.collate import moved
-from reopold_vl.prefix import PromptLayer, RepeatableCache, twin
+from reopold_vl.prefix import PromptStates, RepeatableCache
 
 ROOM = 64  # tokens that a cache is made longer by
 
@@ -101,10 +100,28 @@ class _SharedLayer(_RoomyLayer):
         return self.prompt_keys.shape[-2] + self.held
 
 
+class _RowStates(LinearAttentionLayer):
+    """Linear attention's states by row, which go on from the prompts'."""
+
+    def __init__(self, prompts: Any, rows: Int[Tensor, " rows"]) -> None:
+        super().__init__()
+        for number, inputs in prompts.conv_states.items():
+            self.lazy_initialization(inputs[rows], prompts.recurrent_states[number][rows], number)
+            self.update_conv_state(inputs[rows], number)
+            self.update_recurrent_state(prompts.recurrent_states[number][rows], number)
+
+
 class _SharedCache(Cache):
-    def __init__(self, prompts: Cache, rows: Int[Tensor, " rows"], device: torch.device) -> None:
-        self.sharing = _Sharing(rows, device)
-        super().__init__(layers=[_SharedLayer(layer, self.sharing, len(rows)) for layer in prompts.layers])
+    def __init__(self, prompts: RepeatableCache, rows: Int[Tensor, " rows"], device: torch.device) -> None:
+        self.sharing, own = _Sharing(rows, device), moved(rows, device)
+        super().__init__(
+            layers=[
+                _RowStates(layer, own)
+                if isinstance(layer, PromptStates)
+                else _SharedLayer(layer, self.sharing, len(rows))
+                for layer in prompts.layers
+            ]
+        )
 
     def reorder_cache(self, beam_idx: Any) -> None:
         """Rows of different prompts cannot change places: raises NotImplementedError."""
@@ -116,25 +133,27 @@ class _SharedCache(Cache):
         before, self.sharing = self.sharing, _Sharing(self.sharing.rows[rows], device)
         left = moved(self.sharing.prompts, device) if len(self.sharing.prompts) < len(before.prompts) else None
         for layer in self.layers:
-            assert isinstance(layer, _SharedLayer)
-            layer.reorder_cache(there)
+            layer.reorder_cache(there)  # pyright: ignore[reportArgumentType]
+            if not isinstance(layer, _SharedLayer):
+                continue
             layer.sharing = self.sharing
             if left is not None:
                 layer.prompt_keys = layer.prompt_keys.index_select(0, left)
                 layer.prompt_values = layer.prompt_values.index_select(0, left)
 
 
-def sampling_cache(prompts: Cache, rows: Int[Tensor, " rows"], *, attention: str, device: torch.device) -> Cache:
+def sampling_cache(
+    prompts: RepeatableCache, rows: Int[Tensor, " rows"], *, attention: str, device: torch.device
+) -> Cache:
     """For sampling an answer in each row, which goes on from the prompt `rows[b]`; without gradient.
 
     `prompts` is a `prefix.prompt_cache` that was filled, `rows` are in CPU memory, the model is on `device`;
     `keep_rows` drops rows. With `attention` sdpa, prompts of several rows stay one copy and are read once a step.
     """
-    if isinstance(prompts, RepeatableCache) and attention == "sdpa" and len(rows) > len(rows.unique()):
+    if attention == "sdpa" and len(rows) > len(rows.unique()):
         return _SharedCache(prompts, rows, device)
-    own, rows = copy.copy(prompts), moved(rows, device)
-    own.layers = [_for_rows(layer, rows) for layer in prompts.layers]
-    return own
+    rows = moved(rows, device)
+    return Cache(layers=[_for_rows(layer, rows) for layer in prompts.layers])
 
 
 def keep_rows(cache: Cache, rows: Int[Tensor, " fewer"], *, device: torch.device) -> Int[Tensor, " fewer"]:
@@ -148,11 +167,9 @@ def keep_rows(cache: Cache, rows: Int[Tensor, " fewer"], *, device: torch.device
 
 
 def _for_rows(layer: Any, rows: Int[Tensor, " rows"]) -> Any:
-    if type(layer) in (PromptLayer, DynamicLayer):
-        return _RoomyLayer(layer.keys.index_select(0, rows), layer.values.index_select(0, rows))
-    own = twin(layer)
-    own.reorder_cache(rows)
-    return own
+    if isinstance(layer, PromptStates):
+        return _RowStates(layer, rows)
+    return _RoomyLayer(layer.keys.index_select(0, rows), layer.values.index_select(0, rows))
 
 
 def _attend(

@@ -16,7 +16,7 @@ from reopold_vl.collate import micro_batches, moved
 from reopold_vl.divergence import DivergenceLoss
 from reopold_vl.loss import policy_gradient_loss
 from reopold_vl.optim import update
-from reopold_vl.sharding import Learner
+from reopold_vl.sharding import Groups, Learner, common_passes
 from reopold_vl.types import LossOutput, Rollout, ScoredBatch, TokenSignal
 
 
@@ -61,15 +61,16 @@ def learn(
             scheduler.step()
             continue
         own = own_pieces(rollouts, signal.mask, share, owners, rows_at_once)
-        passes = int(distributed.largest(len(own)))
+        passes = common_passes(learner.policy, learner.filler, [[rollouts[row] for row in piece] for piece in own])
         metrics: list[Mapping[str, Tensor]] = []
-        for number in range(passes):
-            with learner.passing(last=number + 1 == passes):
+        for number, groups in enumerate(passes):
+            with learner.passing(last=number + 1 == len(passes)):
                 if number >= len(own):
-                    idle_pass(learner, pad_id=pad_id)
+                    idle_pass(learner, groups, pad_id=pad_id)
                     continue
                 rows = torch.tensor(own[number])
-                output = piece_loss(learner, divergence, rollouts, batch, signal, rows, kept=kept, pad_id=pad_id)
+                shape = {"kept": kept, "groups": groups, "pad_id": pad_id}
+                output = piece_loss(learner, divergence, rollouts, batch, signal, rows, **shape)
                 (output.loss * distributed.size()).backward()  # gradients are averaged over processes, Eq. 4 is a sum
             metrics.append(output.metrics)
         if not distributed.largest(any(rollouts[row].prompt.sample.images for piece in own for row in piece)):
@@ -94,11 +95,12 @@ def piece_loss(
     rows: Int[Tensor, " rows"],
     *,
     kept: int,
+    groups: Groups | None = None,
     pad_id: int,
 ) -> LossOutput:
     """The part of an update's loss that these rows of the step contribute; `kept` is the update's sum M."""
     own = [rollouts[row] for row in rows.tolist()]
-    tokens = learner.collate(own, pad_id=pad_id).to(learner.policy.device)
+    tokens = learner.collate(own, groups, pad_id=pad_id).to(learner.policy.device)
     keep, old, advantages = (
         fitted(whole[rows], tokens.mask.shape) for whole in (signal.mask, batch.old_logprobs, signal.advantages)
     )
@@ -118,9 +120,9 @@ def summed(metrics: Sequence[Mapping[str, Tensor]]) -> tuple[float, float]:
     return loss, ratio_max
 
 
-def idle_pass(learner: Learner, *, pad_id: int) -> None:
+def idle_pass(learner: Learner, groups: Groups | None, *, pad_id: int) -> None:
     """A pass for the sake of the other processes: through all parts of the model, with gradients of zero."""
-    tokens = learner.collate([], pad_id=pad_id).to(learner.policy.device)
+    tokens = learner.collate([], groups, pad_id=pad_id).to(learner.policy.device)
     (learner.module(tokens, tokens.host.mask).logprobs * 0.0).sum().backward()
 
 

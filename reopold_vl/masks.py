@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
@@ -12,17 +13,45 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 
-def only_causal(model: Any) -> bool:
-    """Whether a token sees all before it and nothing else, in every layer: no window, no linear attention.
+@dataclass(frozen=True)
+class Attention:
+    """How a model's layers look at tokens.
 
-    Gemma 3 shows a visual token the rest of its image; it is told by token types.
+    `causal`: a token sees all before it and nothing else, in every layer, without a window. `linear`: some layers keep
+    a state instead. `typed`: visual tokens see all of their image, and the model is told which these are (Gemma 3).
     """
-    layers = DynamicCache(config=model.config.get_text_config()).layers
-    inputs = inspect.signature(model.base_model.forward).parameters
-    return all(type(layer) is DynamicLayer for layer in layers) and "token_type_ids" not in inputs
+
+    causal: bool
+    linear: bool
+    typed: bool
+
+    @classmethod
+    def of(cls, model: Any) -> Attention:
+        layers = [type(layer) for layer in DynamicCache(config=model.config.get_text_config()).layers]
+        linear = LinearAttentionLayer in layers
+        typed = "token_type_ids" in inspect.signature(model.base_model.forward).parameters
+        return cls(not typed and set(layers) <= {DynamicLayer, LinearAttentionLayer}, linear, typed)
+
+    def mask(
+        self,
+        mask: Bool[Tensor, "batch total"] | None,
+        *,
+        length: int,
+        total: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Any:
+        """What transformers takes in a pass of the last `length` of `total` tokens; None is true throughout."""
+        if not self.causal:
+            return None if mask is None else mask.long()
+        made = added_mask(mask, length=length, total=total, dtype=dtype, device=device)
+        if not self.linear:
+            return made
+        # What is padded goes into a state as zeros; a token by itself is none of it.
+        return {"full_attention": made, "linear_attention": None if mask is None or length == 1 else mask[:, -length:]}
 
 
 def added_mask(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +13,8 @@ from reopold_vl import visual_tokens
 from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts, length_groups, moved, token_places
 from reopold_vl.feature_cache import FeatureCache
 from reopold_vl.logprobs import Read, Reader, token_stats
-from reopold_vl.masks import added_mask, only_causal
-from reopold_vl.prefix import answer_cache, attention_alone, prompt_cache
+from reopold_vl.masks import Attention
+from reopold_vl.prefix import answer_cache, prompt_cache
 from reopold_vl.types import Prompt
 from reopold_vl.vision import vision_trains
 
@@ -43,6 +42,7 @@ class Policy(nn.Module):
         self.feature_cache = feature_cache
         self.place: torch.device | None = None  # where it computes, if its weights rest elsewhere
         self.in_step = False  # cut up over processes, which must all run the same parts in the same order
+        self.fetch_tokens = 0  # what one more pass of a cut-up model costs, in tokens: its weights are fetched again
 
     @property
     def device(self) -> torch.device:
@@ -54,8 +54,8 @@ class Policy(nn.Module):
         return self.compute if self.model.dtype == torch.float32 else self.model.dtype
 
     @cached_property
-    def _only_causal(self) -> bool:
-        return only_causal(self.model)
+    def _attention(self) -> Attention:
+        return Attention.of(self.model)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == torch.bfloat16)
@@ -69,8 +69,8 @@ class Policy(nn.Module):
         head = self.model.get_output_embeddings()
         with self.autocast():
             found = read(hidden, head.weight, head.bias, batch.response_ids.flatten()[places])
-        zeros = torch.zeros(keep.numel(), dtype=torch.float32, device=self.device)
-        return type(found)(*(zeros.scatter(0, places, values).view(keep.shape) for values in found))
+        zeros = torch.zeros(keep.numel(), dtype=torch.float32, device=self.device)  # cloned: FSDP warns of views
+        return type(found)(*(zeros.scatter(0, places, values).view(keep.shape).clone() for values in found))
 
     def kept_states(
         self, batch: TokenBatch, keep: Bool[Tensor, "batch time"]
@@ -83,10 +83,10 @@ class Policy(nn.Module):
 
     def response_states(self, batch: TokenBatch) -> Float[Tensor, "batch time hidden"]:
         """The last hidden states that predict each response token."""
+        visual_tokens.refuse_placeholders(self.model, batch.host.response_ids)
         if self.shares_prompts(batch):
             return self._states_behind_shared_prompts(batch)
         prompts, rows = batch.prompts, batch.rows
-        visual_tokens.refuse_placeholders(self.model, batch.host.response_ids)
         features = self.encode_images(prompts)
         prompt_positions, next_position = self.positions(prompts)
         steps = torch.arange(batch.response_ids.shape[1] - 1, device=rows.device)
@@ -99,17 +99,16 @@ class Policy(nn.Module):
             mask=None if prompts.even else torch.cat([prompts.mask[rows], batch.mask[:, :-1]], 1),
             positions=torch.cat([prompt_positions[..., rows, :], like_positions(later, prompt_positions)], -1),
             token_types=torch.cat([prompts.token_types[rows], torch.zeros_like(batch.response_ids[:, :-1])], 1),
-            features=visual_tokens.select_rows(features, prompts, batch.host.rows.tolist()),
+            visual=visual_tokens.select_rows(features, prompts, batch.host.rows.tolist(), behind=len(steps)),
         )
         # The state at the prompt's last token predicts the first response token.
         return hidden[:, prompts.ids.shape[1] - 1 :]
 
     def shares_prompts(self, batch: TokenBatch) -> bool:
         """Whether each prompt is read once for all its answers, rather than once for each."""
-        if self.in_step or len(batch.rows) <= len(batch.prompts.ids):
-            return False
-        # A gradient cannot flow through the states of linear attention.
-        return not torch.is_grad_enabled() or attention_alone(self.model.config.get_text_config())
+        if batch.groups is not None:
+            return len(batch.groups) > 0
+        return not self.in_step and len(batch.rows) > len(batch.prompts.ids)
 
     def _states_behind_shared_prompts(self, batch: TokenBatch) -> Float[Tensor, "batch time hidden"]:
         """`response_states` from one pass of the prompts and some of the answers, those of similar length together."""
@@ -118,14 +117,16 @@ class Policy(nn.Module):
         pieces: list[Tensor] = []
         order: list[int] = []
         lengths = batch.host.mask.sum(1).tolist()
-        for members in length_groups(lengths):
+        for group in length_groups(lengths) if batch.groups is None else batch.groups:
+            members = group or [0]  # any answer, where other processes have one to read and this one goes along
             chosen = moved(torch.tensor(members), self.device)
-            length = max(lengths[row] for row in members)
             own = rows[chosen]
             states = [prompt_hidden[own, -1:]]
-            if length > 1:  # the last response token predicts nothing that is scored, so it is no input
-                ids, mask = batch.response_ids[chosen, : length - 1], batch.mask[chosen, : length - 1]
-                later = next_position[own] + torch.arange(length - 1, device=rows.device)
+            length = self._input_length(max(lengths[row] for row in members))
+            if length > 0:
+                fit = (0, length - time)
+                ids, mask = (nn.functional.pad(each[chosen], fit) for each in (batch.response_ids, batch.mask))
+                later = next_position[own] + torch.arange(length, device=rows.device)
                 states.append(
                     self.hidden_states(
                         ids=ids,
@@ -134,10 +135,17 @@ class Policy(nn.Module):
                         cache=answer_cache(cache, own),
                     )
                 )
-            pieces.append(nn.functional.pad(torch.cat(states, 1), (0, 0, 0, time - length)))
-            order += members
+            padded = nn.functional.pad(torch.cat(states, 1), (0, 0, 0, time - 1 - length))
+            pieces.append(padded[: len(group)])
+            order += group
         back = moved(torch.tensor(order).argsort(), self.device)
         return torch.cat(pieces).index_select(0, back)
+
+    def _input_length(self, longest: int) -> int:
+        """Tokens of the longest answer that go through the decoder: the last predicts nothing that is scored."""
+        length = max(longest - 1, int(self.in_step))  # in step nobody can sit a pass out
+        # By itself a token goes through kernels of linear attention that have no backward pass.
+        return 2 if length == 1 and torch.is_grad_enabled() and self._attention.linear else length
 
     def read_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Any, Tensor, Tensor]:
         """One pass of the prompts: hidden states, the cache that it filled, and `positions`."""
@@ -149,7 +157,7 @@ class Policy(nn.Module):
             mask=None if prompts.even else prompts.mask,
             positions=positions,
             token_types=prompts.token_types,
-            features=visual_tokens.select_rows(features, prompts, range(len(prompts.ids))),
+            visual=visual_tokens.select_rows(features, prompts, range(len(prompts.ids))),
             cache=cache,
         )
         return hidden, cache, positions, next_position
@@ -186,7 +194,7 @@ class Policy(nn.Module):
         mask: Bool[Tensor, "batch total"] | None,
         positions: Int[Tensor, "*axes batch length"],
         token_types: Int[Tensor, "batch length"] | None = None,
-        features: Any | None = None,
+        visual: visual_tokens.Visual | None = None,
         cache: Any | None = None,
     ) -> Float[Tensor, "batch length hidden"]:
         """Last hidden states; `cache` is read and extended in place, `mask` covers what it holds as well.
@@ -194,14 +202,11 @@ class Policy(nn.Module):
         None is a mask that is true throughout.
         """
         inputs: dict[str, Any] = {}
-        if token_types is not None:
-            accepted = inspect.signature(self.model.base_model.forward).parameters
-            inputs = {name: token_types for name in ("mm_token_type_ids", "token_type_ids") if name in accepted}
-        if features is not None:
-            inputs["mm_encoder_outputs"] = {"image": features}
-        with self.autocast(), visual_tokens.unchecked_placeholders(self.model):
-            output = self.model.base_model(
-                input_ids=ids,
+        if token_types is not None and self._attention.typed:
+            inputs["token_type_ids"] = token_types
+        with self.autocast():
+            output = visual_tokens.decoder_of(self.model, visual)(
+                inputs_embeds=visual_tokens.embed(self.model, ids, visual),
                 attention_mask=self._attention_mask(mask, ids.shape[1], cache),
                 position_ids=positions,
                 past_key_values=cache,
@@ -211,10 +216,10 @@ class Policy(nn.Module):
         return output.last_hidden_state
 
     def _attention_mask(self, mask: Bool[Tensor, "batch total"] | None, length: int, cache: Any | None) -> Any:
-        if not self._only_causal or self.model.config.get_text_config()._attn_implementation != "sdpa":
+        if self.model.config.get_text_config()._attn_implementation != "sdpa":
             return None if mask is None else mask.long()
         total = length + (0 if cache is None else cache.get_seq_length())
-        return added_mask(mask, length=length, total=total, dtype=self.precision, device=self.device)
+        return self._attention.mask(mask, length=length, total=total, dtype=self.precision, device=self.device)
 
     def next_logits(self, hidden: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch vocab"]:
         """Logits of the token after each of these last hidden states."""

@@ -1,13 +1,13 @@
-"""Prompts that are read once for all their answers: their keys and values, and what each answer sees of them.
+"""Prompts that are read once for all their answers: what their layers leave behind, and what each answer sees of it.
 
 Two caches rather than one that grows. Prompts write into the first, once; answers read from the second and leave
 nothing, so that a layer may be computed again in the backward pass (`recompute.py`), and no copy of a prompt's keys
-for each of its answers stays longer than a layer needs it, unless a gradient does.
+for each of its answers stays longer than a layer needs it, unless a gradient does. Attention leaves keys and values,
+linear attention the last inputs of its convolution and its state.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
@@ -15,9 +15,9 @@ import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image co
 # isort: split
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionCacheLayerMixin, LinearAttentionLayer
 
 
 class RepeatableCache(Cache):
@@ -51,33 +51,67 @@ class _AnswerLayer(DynamicLayer):
         return torch.cat([keys, key_states], -2), torch.cat([values, value_states], -2)
 
 
-def attention_alone(config: Any) -> bool:
-    """Whether all layers are attention; the states of linear attention are overwritten in place, and hold no gradient.
+class PromptStates(LinearAttentionLayer):
+    """Keeps what comes first, as it was made: transformers copies it into one tensor, which ends a gradient's way.
 
-    `config` is the language model's.
+    It never says that there is something (`has_previous_state`), so that a layer begins anew when it is run again.
     """
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=config).layers)
+
+    def update_conv_state(
+        self, conv_states: Tensor, state_idx: int = 0, conv_kernel_size: int | None = None, **kwargs: Any
+    ) -> Tensor:
+        size = conv_kernel_size or conv_states.shape[-1]
+        padded = nn.functional.pad(conv_states, (max(0, size - conv_states.shape[-1]), 0))
+        if self.conv_states[state_idx] is None:
+            self.conv_states[state_idx] = padded[..., -size:].clone()  # a view would keep all of it
+        return padded
+
+    def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **kwargs: Any) -> Tensor:
+        if self.recurrent_states[state_idx] is None:
+            self.recurrent_states[state_idx] = recurrent_states
+        return recurrent_states
 
 
-def prompt_cache(config: Any) -> Cache:
+class _OfRows(dict[int, Tensor]):
+    """States of prompts, picked out for each row when a layer asks for them."""
+
+    def __init__(self, states: Any, rows: Int[Tensor, " batch"]) -> None:
+        super().__init__(states)
+        self.rows = rows
+
+    def __getitem__(self, number: int) -> Tensor:
+        return super().__getitem__(number).index_select(0, self.rows)
+
+
+class _AnswerStates(LinearAttentionLayer):
+    """Has each row begin with its prompt's states."""
+
+    def __init__(self, prompts: PromptStates, rows: Int[Tensor, " batch"]) -> None:
+        super().__init__()
+        self.conv_states, self.recurrent_states = (  # pyright: ignore[reportAttributeAccessIssue]
+            _OfRows(states, rows) for states in (prompts.conv_states, prompts.recurrent_states)
+        )
+        self.has_previous_state = dict.fromkeys(self.has_previous_state, True)
+        self.record_past = True  # has an answer of one token take the way of longer ones, through which gradients flow
+
+    def update_conv_state(self, conv_states: Tensor, state_idx: int = 0, **kwargs: Any) -> Tensor:
+        before: Any = self.conv_states[state_idx]
+        return torch.cat([before, conv_states], -1)
+
+    def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **kwargs: Any) -> Tensor:
+        return recurrent_states
+
+
+def prompt_cache(config: Any) -> RepeatableCache:
     """For the forward pass of prompts; `config` is the language model's."""
-    if not attention_alone(config):
-        return DynamicCache(config=config)
-    return RepeatableCache(layers=[PromptLayer() for _ in DynamicCache(config=config).layers])
+    linear = [isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers]
+    return RepeatableCache(layers=[PromptStates() if each else PromptLayer() for each in linear])
 
 
-def answer_cache(prompts: Cache, rows: Int[Tensor, " batch"]) -> Cache:
+def answer_cache(prompts: RepeatableCache, rows: Int[Tensor, " batch"]) -> RepeatableCache:
     """For one forward pass of answers, row b of which answers the prompt `rows[b]`; `prompts` stays as it is."""
-    if isinstance(prompts, RepeatableCache):
-        return RepeatableCache(layers=[_AnswerLayer(layer, rows) for layer in prompts.layers])
-    own = copy.copy(prompts)
-    own.layers = [twin(layer) for layer in prompts.layers]
-    own.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
-    return own
+    return RepeatableCache(layers=[_answer_layer(layer, rows) for layer in prompts.layers])
 
 
-def twin(layer: Any) -> Any:
-    """A layer that can be changed without its original; tensors are taken over as they are."""
-    twin = copy.copy(layer)
-    vars(twin).update({name: dict(held) for name, held in vars(layer).items() if isinstance(held, dict)})
-    return twin
+def _answer_layer(layer: Any, rows: Int[Tensor, " batch"]) -> Any:
+    return (_AnswerStates if isinstance(layer, PromptStates) else _AnswerLayer)(layer, rows)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import torch
 
-from reopold_vl import distributed
 from reopold_vl.collate import micro_batches, pad_right
 from reopold_vl.logprobs import TokenStats
 from reopold_vl.models import VisionLanguageModel
-from reopold_vl.sharding import collate_together, forget_passes
+from reopold_vl.sharding import Groups, collate_together, common_passes, forget_passes
 from reopold_vl.spans import span_rewards
 from reopold_vl.types import Rollout, ScoredBatch, TeacherScores
 
@@ -23,10 +23,12 @@ def score_tokens(model: VisionLanguageModel, rollouts: Sequence[Rollout], *, row
     """
     found: list[torch.Tensor] = []
     pieces = micro_batches(rollouts, rows_at_once)
-    passes = len(pieces) if model.filler is None else int(distributed.largest(len(pieces)))
-    for piece in pieces + [[]] * (passes - len(pieces)):
-        own = [rollouts[row] for row in piece]
-        batch = collate_together(own, model.filler, pad_id=model.pad_id).to(model.policy.device)
+    passes: list[Groups | None] = [None] * len(pieces)
+    if model.filler is not None:
+        passes = common_passes(model.policy, model.filler, [[rollouts[row] for row in piece] for piece in pieces])
+    for piece, groups in zip_longest(pieces, passes, fillvalue=None):
+        own = [rollouts[row] for row in piece or []]
+        batch = collate_together(own, groups, model.filler, pad_id=model.pad_id).to(model.policy.device)
         stats = model.policy(batch, batch.host.mask)
         found.append(torch.stack([stats.logprobs, stats.entropy]))
     if model.filler is not None:

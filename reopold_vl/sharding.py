@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -17,12 +18,14 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.nn.parallel import DistributedDataParallel
 
 from reopold_vl import distributed
-from reopold_vl.collate import TokenBatch, collate_rollouts
+from reopold_vl.collate import TokenBatch, answer_groups, collate_rollouts
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.policy import Policy
 from reopold_vl.sources import ModelError
 from reopold_vl.types import Rollout, VisualSample
 from reopold_vl.vision import vision_parameters
+
+Groups = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class Learner:
     def trainable(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
 
-    def collate(self, rollouts: Sequence[Rollout], *, pad_id: int) -> TokenBatch:
-        """The rollouts as one batch; the filler is its last row where a pass needs it."""
-        return collate_together(rollouts, self.filler, pad_id=pad_id)
+    def collate(self, rollouts: Sequence[Rollout], groups: Groups | None, *, pad_id: int) -> TokenBatch:
+        """The rollouts as one batch of a pass of `common_passes`; the filler is its last row where it is needed."""
+        return collate_together(rollouts, groups, self.filler, pad_id=pad_id)
 
     def forget_filler(self) -> None:
         """Take back the gradients (of zero) of what only the filler went through in an update without an image.
@@ -76,28 +79,60 @@ def make_filler(model: VisionLanguageModel) -> Rollout:
     return Rollout(prompt, torch.tensor([model.eos_ids[0]]), nothing, nothing, "stop")
 
 
-def collate_together(rollouts: Sequence[Rollout], filler: Rollout | None, *, pad_id: int) -> TokenBatch:
-    """`collate_rollouts`, with the filler, if any, as last row where there is no other image.
+def with_filler(rollouts: Sequence[Rollout], filler: Rollout | None) -> list[Rollout]:
+    """The rollouts, and the filler, if any, as the last of them where there is no other image."""
+    if filler is None or any(rollout.prompt.vision for rollout in rollouts):
+        return list(rollouts)
+    return [*rollouts, filler]
+
+
+def common_passes(policy: Policy, filler: Rollout | None, pieces: Sequence[Sequence[Rollout]]) -> list[Groups | None]:
+    """The passes that all processes make together, of which this one has `pieces` to bring along: `TokenBatch.groups`.
+
+    Of a cut-up model each has as many groups as the process needs that needs most; what is missing here is empty.
+    """
+    if not policy.in_step:
+        return [None] * int(distributed.largest(len(pieces)))
+    wanted = [answer_groups(with_filler(piece, filler), policy.fetch_tokens) for piece in pieces]
+    counts = zip_longest(*distributed.gather_json([len(groups) for groups in wanted]), fillvalue=0)
+    found: list[Groups | None] = []
+    for number, most in enumerate(max(each) for each in counts):
+        piece, groups = (pieces[number], wanted[number]) if number < len(pieces) else ([], [])
+        if most and not groups:
+            groups = [list(range(len(with_filler(piece, filler))))]
+        found.append([*groups, *[[]] * (most - len(groups))])
+    return found
+
+
+def collate_together(
+    rollouts: Sequence[Rollout], groups: Groups | None, filler: Rollout | None, *, pad_id: int
+) -> TokenBatch:
+    """`collate_rollouts` of `with_filler`; `groups` is what `common_passes` says of this pass.
 
     The filler's own token is in the mask; whoever computes a loss leaves it out.
     """
-    if filler is None or any(rollout.prompt.vision for rollout in rollouts):
-        return collate_rollouts(rollouts, pad_id=pad_id)
-    return collate_rollouts([*rollouts, filler], pad_id=pad_id)
+    return replace(collate_rollouts(with_filler(rollouts, filler), pad_id=pad_id), groups=groups)
 
 
 def spread(
-    model: VisionLanguageModel, strategy: str, *, device: torch.device, cpu_offload: bool, compute: torch.dtype
+    model: VisionLanguageModel,
+    strategy: str,
+    *,
+    device: torch.device,
+    cpu_offload: bool,
+    compute: torch.dtype,
+    fetch_tokens: int,
 ) -> Learner:
     """The student as a learner over all processes: `strategy` is none, ddp or fsdp. The optimizer is built after it.
 
-    With fsdp the model may lie on the CPU: `device` is where it computes.
+    With fsdp the model may lie on the CPU: `device` is where it computes; see `shard`.
     """
     policy = model.policy
     if strategy == "none":
         return alone(policy)
     if strategy == "fsdp":
-        return Learner(policy, policy, shard(model, device=device, compute=compute, cpu_offload=cpu_offload))
+        settings: dict[str, Any] = {"device": device, "compute": compute, "cpu_offload": cpu_offload}
+        return Learner(policy, policy, shard(model, fetch_tokens=fetch_tokens, **settings))
     filler = make_filler(model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
@@ -110,15 +145,20 @@ def spread(
 
 
 def shard(
-    model: VisionLanguageModel, *, device: torch.device, compute: torch.dtype, cpu_offload: bool = False
+    model: VisionLanguageModel,
+    *,
+    device: torch.device,
+    compute: torch.dtype,
+    fetch_tokens: int,
+    cpu_offload: bool = False,
 ) -> Rollout:
     """Cut `model` up over the `device`s of all processes in place (FSDP2), layer by layer and what is left together.
 
     It may lie on the CPU, and comes to the device piece by piece. Returns the filler.
 
     Matrix products are in `compute` where that is lower than the weights' dtype; weights stay in theirs, and gradients
-    are added up in float32. A forward pass needs all processes at once from now on, outside `whole_weights`. Raises
-    ModelError where torch is too old.
+    are added up in float32. A forward pass needs all processes at once from now on, outside `whole_weights`; one more
+    costs them as much as `fetch_tokens` tokens. Raises ModelError where torch is too old.
     """
     if not hasattr(FSDPModule, "reset_iter_state"):
         raise ModelError(f"torch {torch.__version__} is too old for distributed.strategy=fsdp: 2.13 is tested")
@@ -139,7 +179,7 @@ def shard(
         if type(module).__name__ in layers:
             fully_shard(module, **settings)
     fully_shard(policy, **settings)
-    policy.in_step = True
+    policy.in_step, policy.fetch_tokens = True, fetch_tokens
     warm_up(policy, filler, pad_id=model.pad_id)
     return filler
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
 
 # isort: split
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import vision_utils
 
@@ -76,26 +74,65 @@ def tower_plan(tower: Any, grid: Int[Tensor, "images 3"], device: torch.device) 
     return plan
 
 
-@contextmanager
-def unchecked_placeholders(model: Any) -> Iterator[None]:
-    """Inside it a model of the PLANNED families does not compare the numbers of placeholders and features.
+class Visual(NamedTuple):
+    """Visual tokens of some rows, one row's behind the other's, and their places in these, counted row by row.
 
-    It would read both from the device; `select_rows` and `refuse_placeholders` have looked in CPU memory.
+    `deeper` is what Qwen3-VL adds behind each of its first layers (arXiv 2511.21631).
     """
-    if model.config.model_type not in PLANNED:
-        yield
-        return
-    base = model.base_model
-    checked = type(base).get_placeholder_mask
 
-    def unchecked(*args: Any, image_features: Any = None, **kwargs: Any) -> Any:
-        return checked(base, *args, **kwargs)
+    tokens: Float[Tensor, "tokens hidden"]
+    deeper: tuple[Float[Tensor, "tokens hidden"], ...]
+    places: Int[Tensor, " tokens"]
 
-    vars(base)["get_placeholder_mask"] = unchecked
-    try:
-        yield
-    finally:
-        vars(base).pop("get_placeholder_mask", None)  # another thread may have been here
+
+def select_rows(features: Any | None, prompts: PromptBatch, rows: Sequence[int], *, behind: int = 0) -> Visual | None:
+    """Of the images' features those of the prompts `rows`, in that order and repeated as they are (gradients add up).
+
+    `behind` tokens follow each prompt. It has as many features as it has placeholders, so that several images a prompt
+    or none are no special case. Raises RuntimeError where there are not as many.
+    """
+    if features is None:
+        return None
+    types = prompts.host.token_types == 1
+    counts = types.sum(1).tolist()
+
+    def pick(parts: Any) -> Tensor:
+        per_prompt = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]).split(counts)
+        return torch.cat([per_prompt[row] for row in rows])
+
+    deeper = getattr(features, "deepstack_features", None) or ()
+    places = torch.nn.functional.pad(types[list(rows)], (0, behind)).flatten().nonzero()[:, 0]
+    return Visual(pick(features.pooler_output), tuple(map(pick, deeper)), moved(places, prompts.ids.device))
+
+
+def embed(model: Any, ids: Int[Tensor, "batch length"], visual: Visual | None) -> Float[Tensor, "batch length hidden"]:
+    """The decoder's inputs. transformers looks for places on the device, for which the backward pass waits."""
+    words = model.get_input_embeddings()(ids)
+    if visual is None:
+        return words
+    return words.flatten(0, 1).index_copy(0, visual.places, visual.tokens.to(words.dtype)).view_as(words)
+
+
+def decoder_of(model: Any, visual: Visual | None) -> Callable[..., Any]:
+    """What takes the decoder's inputs; it adds the deeper features of `visual`."""
+    if visual is None or not visual.deeper:
+        return model.base_model
+    decoder = model.base_model.language_model
+    _take_places(type(decoder))
+    return partial(decoder, visual_pos_masks=visual.places, deepstack_visual_embeds=list(visual.deeper))
+
+
+@lru_cache
+def _take_places(decoder: Any) -> None:
+    """Have Qwen3-VL's decoder add features at places as well; at a mask it looks for them in each layer anew."""
+    at_mask = decoder._deepstack_process
+
+    def add(self: Any, hidden: Tensor, where: Tensor, features: Tensor) -> Tensor:
+        if where.dtype == torch.bool:
+            return at_mask(self, hidden, where, features)
+        return hidden.flatten(0, 1).index_add(0, where, features.to(hidden.dtype)).view_as(hidden)
+
+    decoder._deepstack_process = add
 
 
 def refuse_placeholders(model: Any, response_ids: Int[Tensor, "batch time"]) -> None:
@@ -103,26 +140,3 @@ def refuse_placeholders(model: Any, response_ids: Int[Tensor, "batch time"]) -> 
     placeholder = model.config.image_token_id
     if bool((response_ids == placeholder).any()):
         raise ValueError(f"an answer holds token {placeholder}, which stands for an image: allowed is text")
-
-
-def select_rows(features: Any | None, prompts: PromptBatch, rows: Sequence[int]) -> Any | None:
-    """The image features of the prompts `rows`, in that order and repeated as they are (gradients add up).
-
-    A prompt has as many as it has placeholders, so that several images a prompt or none are no special case. Raises
-    RuntimeError where there are not as many features. Qwen3-VL's deep-stack features are taken along.
-    """
-    if features is None:
-        return None
-    counts = (prompts.host.token_types == 1).sum(1).tolist()
-
-    def pick(parts: Any) -> Any:
-        tokens = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
-        per_prompt = tokens.split(counts)
-        picked = [per_prompt[row] for row in rows]
-        return torch.cat(picked) if torch.is_tensor(parts) else picked
-
-    selected = copy.copy(features)
-    selected.pooler_output = pick(features.pooler_output)
-    if getattr(features, "deepstack_features", None) is not None:
-        selected.deepstack_features = [pick(layer) for layer in features.deepstack_features]
-    return selected

@@ -11,6 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu
+from benchmarks.figures import real_sizes
+from benchmarks.figures.setup import Step, build, samples
 from benchmarks.gpu_results import Phase, Report, Training, heading, table, write_section
 from benchmarks.gpu_shapes import (
     SIZES,
@@ -23,6 +25,7 @@ from benchmarks.gpu_shapes import (
     image_work,
 )
 from benchmarks.gpu_step import LOADS, TEACHERS, make_prompts
+from eval.flops import operations
 from reopold_vl.collate import collate_rollouts
 from reopold_vl.models import VisionLanguageModel
 from reopold_vl.types import Rollout
@@ -162,3 +165,23 @@ def test_bad_arguments_are_one_line(argv: list[str], said: str, capsys: pytest.C
     with pytest.raises(SystemExit):
         gpu.main(argv)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("response", "side"), [(24, 224), (8, 336)])
+def test_the_formula_for_a_step_is_what_torch_counts(response: int, side: int) -> None:
+    """But for the half of attention that lies in the future, which torch counts and the formula does not."""
+    questions = samples(2, side=side)
+    step = Step(build(0), build(1), real_sizes.N, response, updates=2)
+    counted = operations(lambda: step.run(questions, seed=0))
+    prompt = len(step.student.encoder(questions[0]).ids)
+    student, teacher = (model.policy.model for model in (step.student, step.teacher))
+    formula, share = real_sizes.ours(student, teacher, prompt=prompt, response=response)
+    assert 2 * formula == pytest.approx(counted, rel=0.1) and 2 * formula < counted
+    assert 0.19 < share < 0.21  # one pass of five, as the teacher is as large as the student
+
+
+def test_what_peers_read_again_is_in_their_operations() -> None:
+    module = build(0).policy.model
+    alone, _ = real_sizes.ours(module, module, prompt=288, response=48)
+    assert real_sizes.grpo(module, prompt=288, response=48) > 4 * alone
+    assert real_sizes.text().count("\n") == 2 + len(real_sizes.PAIRS) * len(real_sizes.SHAPES)

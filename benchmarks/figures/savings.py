@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import DynamicCache
 
 from benchmarks.figures.result import Figure, in_turns
@@ -20,6 +21,7 @@ from reopold_vl.objectives import Reopold, ReverseKL
 from reopold_vl.policy import Policy
 from reopold_vl.rollout import hf
 from reopold_vl.score import score, score_tokens
+from reopold_vl.sharding import Learner, shard
 from reopold_vl.types import Rollout
 
 QUESTIONS, N, RESPONSE, SIDE = 2, 8, 48, 448
@@ -60,6 +62,7 @@ def measure() -> list[Figure]:
             lambda: _learn(step, rollouts),
             lambda: changed(Policy, "shares_prompts", lambda self, batch: False),
         ),
+        _cut_up(rollouts),
         _compare(
             "gradient pass: answers in groups of their length",
             lambda: _learn(step, uneven),
@@ -112,15 +115,31 @@ def measure() -> list[Figure]:
     return found
 
 
+def _cut_up(rollouts: list[Rollout]) -> Figure:
+    """One process that holds all parts: the passes are those of many, without a network between them."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    student = build(0, frozen=True)
+    filler = shard(student, device=torch.device("cpu"), compute=torch.float32, fetch_tokens=0)
+    step = Step(student, student, N, RESPONSE, updates=2)
+    learner = Learner(student.policy, student.policy, filler)
+    found = _compare(
+        "gradient pass of a model that is cut up (FSDP2): a prompt read once for its answers",
+        lambda: _learn(step, rollouts, learner=learner),
+        lambda: changed(student.policy, "fetch_tokens", 10**9),
+    )
+    dist.destroy_process_group()
+    return found
+
+
 def _score(step: Step, rollouts: list[Rollout]) -> None:
     score_tokens(step.teacher, rollouts, rows_at_once=64)
 
 
-def _learn(step: Step, rollouts: list[Rollout], objective: Any = None) -> None:
+def _learn(step: Step, rollouts: list[Rollout], objective: Any = None, *, learner: Learner | None = None) -> None:
     shape = (len(rollouts), max(len(rollout.response_ids) for rollout in rollouts))
     logprobs, entropy = -torch.ones(shape), torch.rand(shape, generator=torch.Generator().manual_seed(0))
     batch = score(rollouts, TokenStats(logprobs, entropy), TokenStats(logprobs + 0.1, entropy))
-    step.learn(rollouts, batch, (objective or ReverseKL())(batch, step=0))
+    step.learn(rollouts, batch, (objective or ReverseKL())(batch, step=0), learner)
 
 
 def _sample(step: Step, prompts: list[Any], *, ends: tuple[int, ...]) -> None:

@@ -24,7 +24,7 @@ from reopold_vl.policy import Policy
 from reopold_vl.prompts import PromptEncoder
 from reopold_vl.rollout.hf import HFEngine
 from reopold_vl.score import sampled_tokens, score, score_tokens
-from reopold_vl.sharding import alone
+from reopold_vl.sharding import Learner, alone
 from reopold_vl.types import Objective, Prompt, Rollout, ScoredBatch, TokenSignal, VisualSample
 from reopold_vl.vision import freeze_vision
 from reopold_vl.zoo.architecture import build_processor, build_tokenizer, token_id
@@ -121,9 +121,15 @@ class Step:
         self.learn(rollouts, batch, ReverseKL()(batch, step=0))
         return rollouts
 
-    def learn(self, rollouts: Sequence[Rollout], batch: ScoredBatch, signal: TokenSignal) -> None:
+    def learn(
+        self,
+        rollouts: Sequence[Rollout],
+        batch: ScoredBatch,
+        signal: TokenSignal,
+        learner: Learner | None = None,
+    ) -> None:
         learn(
-            alone(self.student.policy),
+            learner or alone(self.student.policy),
             rollouts,
             batch,
             signal,

@@ -21,7 +21,6 @@ from reopold_vl.config.teacher import is_url
 from reopold_vl.launch import launched_size
 from reopold_vl.lora import read_config
 from reopold_vl.models import pick_device
-from reopold_vl.prefix import attention_alone
 from reopold_vl.types import Prompt
 
 FACTOR = 1.5  # within which the estimate is right
@@ -148,7 +147,6 @@ def _plan(config: TrainConfig, student: Any, teacher: ModelSize | None) -> Plan:
         master=optim.master == "float32",
         ema=optim.ema_decay > 0,
         checkpointing=own.gradient_checkpointing,
-        shared_prompts=attention_alone(student.config.get_text_config()),
         frozen_vision=(own.freeze_vision and own.freeze_projector) or parameters.adapters > 0,
         whole_attention=own.attention == "eager",
         cached_features=caches * MIB,

@@ -101,7 +101,7 @@ def rollout_bytes(plan: Plan) -> int:
     prompts = max(1, rows // plan.n)
     element = plan.compute_bytes
     prefilled = kv_cache_bytes(model, rows=prompts, tokens=plan.prompt_tokens, element_bytes=element)
-    if plan.n > 1 and plan.shared_prompts:  # prompts stay one copy while their answers grow
+    if plan.n > 1:  # prompts stay one copy while their answers grow
         cache = prefilled + kv_cache_bytes(model, rows=rows, tokens=plan.response_tokens, element_bytes=element)
     else:
         length = plan.prompt_tokens + plan.response_tokens
@@ -154,7 +154,7 @@ def _tokens(plan: Plan) -> tuple[int, int, int]:
     """Prompts of one pass, the tokens that go through the layers, and those that answers see behind shared prompts."""
     rows, length = plan.learn_rows, plan.prompt_tokens + plan.response_tokens
     prompts = -(-rows // plan.n)
-    if prompts == rows or not plan.shared_prompts:
+    if prompts == rows:
         return prompts, rows * length, 0
     return prompts, prompts * plan.prompt_tokens + rows * plan.response_tokens, rows * length
 

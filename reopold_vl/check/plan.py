@@ -37,10 +37,9 @@ class Plan:
     counts the trained parameters, `adapters` those that LoRA adds (the trained ones, then). `master` keeps fp32 copies
     of half-precision weights, `ema` an average. `rollout_rows` answers are sampled at once, `learn_rows` are in one
     forward and backward pass, `n` of them share a prompt of `prompt_tokens`, `image_tokens` of which are visual.
-    `shared_prompts`: a prompt is read once for all its answers. `teacher` shares the device (None: it is elsewhere).
-    `shards` processes part weights, gradients and moments (FSDP); `offloaded` ones
-    lie in the CPU's memory. `copied`: gradients are exchanged whole (DDP).
-    `teacher_shards` processes part the teacher. `cached_features` are bytes. `engine_bytes` is what another engine than
+    `teacher` shares the device (None: it is elsewhere). `shards` processes part weights, gradients and moments (FSDP);
+    `offloaded` ones lie in the CPU's memory. `copied`: gradients are exchanged whole (DDP). `teacher_shards` processes
+    part the teacher. `cached_features` are bytes. `engine_bytes` is what another engine than
     the student's own takes on this device while it samples (None: no other), `engine_stays` that it keeps them.
     """
 
@@ -58,7 +57,6 @@ class Plan:
     master: bool = False
     ema: bool = False
     checkpointing: bool = False
-    shared_prompts: bool = True
     frozen_vision: bool = False
     whole_attention: bool = False
     cached_features: int = 0
