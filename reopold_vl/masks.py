@@ -13,61 +13,71 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 
 @dataclass(frozen=True)
 class Attention:
-    """How a model's layers look at tokens.
+    """How a model's layers look at tokens: at all before them, but for what is said here.
 
-    `causal`: a token sees all before it and nothing else, in every layer, without a window. `linear`: some layers keep
-    a state instead. `typed`: visual tokens see all of their image, and the model is told which these are (Gemma 3).
+    `window`: in some layers at so many tokens, itself included. `linear`: some keep a state instead. `typed`: visual
+    tokens see all of their image, and the model is told which these are (Gemma 3). `known`: it takes what `mask` makes.
     """
 
-    causal: bool
+    known: bool
+    window: int | None
     linear: bool
     typed: bool
 
     @classmethod
     def of(cls, model: Any) -> Attention:
-        layers = [type(layer) for layer in DynamicCache(config=model.config.get_text_config()).layers]
-        linear = LinearAttentionLayer in layers
-        typed = "token_type_ids" in inspect.signature(model.base_model.forward).parameters
-        return cls(not typed and set(layers) <= {DynamicLayer, LinearAttentionLayer}, linear, typed)
+        config = model.config.get_text_config()
+        layers = {type(layer) for layer in DynamicCache(config=config).layers}
+        near = DynamicSlidingWindowLayer in layers
+        named = getattr(config, "layer_types", None)  # a model whose layers are of no kind takes one mask for all
+        return cls(
+            known=layers <= {DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer} and bool(named or not near),
+            window=config.sliding_window if near else None,
+            linear=LinearAttentionLayer in layers,
+            typed="token_type_ids" in inspect.signature(model.base_model.forward).parameters,
+        )
 
-    def mask(
-        self,
-        mask: Bool[Tensor, "batch total"] | None,
-        *,
-        length: int,
-        total: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> Any:
-        """What transformers takes in a pass of the last `length` of `total` tokens; None is true throughout."""
-        if not self.causal:
-            return None if mask is None else mask.long()
-        made = added_mask(mask, length=length, total=total, dtype=dtype, device=device)
-        if not self.linear:
-            return made
-        # What is padded goes into a state as zeros; a token by itself is none of it.
-        return {"full_attention": made, "linear_attention": None if mask is None or length == 1 else mask[:, -length:]}
+    def mask(self, mask: Bool[Tensor, "batch total"] | None, *, length: int, **shape: Any) -> Any:
+        """`added_mask`, or for each kind of layer what transformers takes for it."""
+        whole = added_mask(mask, length=length, **shape)
+        if self.window is not None:
+            near = added_mask(mask, length=length, window=self.window, **shape)
+            return {"full_attention": whole, "sliding_attention": near}
+        if self.linear:
+            # What is padded goes into a state as zeros; a token by itself is none of it.
+            padded = None if mask is None or length == 1 else mask[:, -length:]
+            return {"full_attention": whole, "linear_attention": padded}
+        return whole
 
 
 def added_mask(
-    mask: Bool[Tensor, "batch total"] | None, *, length: int, total: int, dtype: torch.dtype, device: torch.device
+    mask: Bool[Tensor, "batch total"] | None,
+    *,
+    length: int,
+    total: int,
+    window: int | None = None,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Float[Tensor, "rows 1 length total"] | None:
     """0 where the last `length` of `total` tokens may look, else -inf; None where attention is plainly causal.
 
-    A `mask` of None is true throughout: one for all rows then.
+    A `mask` of None is true throughout: one for all rows then. `window` is how many tokens one may look at.
     """
-    if mask is None and length in (1, total):
+    if window is not None and window >= total:
+        window = None
+    if mask is None and window is None and length in (1, total):
         return None
     seen = None if mask is None else mask[:, None, None, :]
-    if length > 1:
+    if length > 1 or window is not None:
         places = torch.arange(total, device=device)
-        before = (places <= places[-length:, None])[None, None]
-        seen = before if seen is None else before & seen
+        here = places[-length:, None]
+        before = places <= here if window is None else (places <= here) & (places > here - window)
+        seen = before[None, None] if seen is None else before & seen
     assert seen is not None
     # Rows lie a multiple of 8 numbers apart, or a GPU's kernel would copy all of it in each layer.
     room = torch.zeros(*seen.shape[:-1], -(-total // 8) * 8, dtype=dtype, device=device)

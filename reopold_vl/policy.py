@@ -201,22 +201,21 @@ class Policy(nn.Module):
 
         None is a mask that is true throughout.
         """
-        inputs: dict[str, Any] = {}
-        if token_types is not None and self._attention.typed:
-            inputs["token_type_ids"] = token_types
+        typed = {"token_type_ids": token_types} if token_types is not None and self._attention.typed else {}
         with self.autocast():
             output = visual_tokens.decoder_of(self.model, visual)(
                 inputs_embeds=visual_tokens.embed(self.model, ids, visual),
-                attention_mask=self._attention_mask(mask, ids.shape[1], cache),
+                attention_mask=self._attention_mask(mask, ids.shape[1], cache, typed=bool(typed)),
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
-                **inputs,
+                **typed,
             )
         return output.last_hidden_state
 
-    def _attention_mask(self, mask: Bool[Tensor, "batch total"] | None, length: int, cache: Any | None) -> Any:
-        if self.model.config.get_text_config()._attn_implementation != "sdpa":
+    def _attention_mask(self, mask: Tensor | None, length: int, cache: Any | None, *, typed: bool) -> Any:
+        implementation = self.model.config.get_text_config()._attn_implementation
+        if typed or implementation != "sdpa" or not self._attention.known:
             return None if mask is None else mask.long()
         total = length + (0 if cache is None else cache.get_seq_length())
         return self._attention.mask(mask, length=length, total=total, dtype=self.precision, device=self.device)

@@ -44,7 +44,8 @@ class Forwards:
 
     def __init__(self, *models: VisionLanguageModel) -> None:
         self.count = 0
-        self._handles = [model.policy.model.base_model.register_forward_hook(self._tick) for model in models]
+        decoders = [model.policy.model.base_model.language_model for model in models]
+        self._handles = [decoder.register_forward_hook(self._tick) for decoder in decoders]
 
     def _tick(self, *_: Any) -> None:
         self.count += 1
