@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -50,10 +50,11 @@ def learn(
     """`updates` updates, each on its share of the prompts; sum M of Eq. 4 is taken over the update's whole share.
 
     `rollouts`, `batch` and `signal` are the whole step's; of several processes each trains on the rows that it owns
-    (`owners` [B]; None: there is one process), and all make the same number of passes. The loss is the policy
-    gradient's, or `divergence`.
+    (`owners` [B]; None: there is one process), and all make the same number of passes. An answer is read up to its last
+    kept token: none before it looks at what comes behind. The loss is the policy gradient's, or `divergence`.
     """
     result = LearnResult(lr=scheduler.get_last_lr()[0])
+    rollouts = [up_to_last_kept(*each) for each in zip(rollouts, signal.mask, strict=True)]
     for share in minibatches(rollouts, updates):
         kept = int(signal.mask[share].sum())
         if kept == 0:
@@ -141,12 +142,18 @@ def own_pieces(
     owners: Sequence[int] | None,
     rows_at_once: int,
 ) -> list[list[int]]:
-    """What this process has to do of a share: pieces, as rows of the step, that hold a token to train on."""
-    rank = distributed.rank()
-    rows = [row for row in range(share.start, share.stop) if owners is None or owners[row] == rank]
-    found = micro_batches([rollouts[row] for row in rows], rows_at_once)
-    pieces = [[rows[place] for place in piece] for piece in found]
-    return [piece for piece in pieces if mask[piece].any()]
+    """What this process has to do of a share: pieces of rows of the step, each of which holds a token to train on."""
+    rank, kept = distributed.rank(), mask.any(1).tolist()
+    rows = [row for row in range(share.start, share.stop) if kept[row] and (owners is None or owners[row] == rank)]
+    return [[rows[place] for place in piece] for piece in micro_batches([rollouts[row] for row in rows], rows_at_once)]
+
+
+def up_to_last_kept(rollout: Rollout, keep: Bool[Tensor, " time"]) -> Rollout:
+    """The rollout without the tokens behind the last one in `keep`."""
+    places = keep.nonzero()
+    stop = int(places[-1]) + 1 if len(places) else 0
+    own = {"response_ids": rollout.response_ids, "logprobs": rollout.logprobs, "entropy": rollout.entropy}
+    return replace(rollout, **{name: tensor[:stop] for name, tensor in own.items()})
 
 
 def minibatches(rollouts: Sequence[Rollout], updates: int) -> Iterator[slice]:

@@ -34,9 +34,11 @@ class Attention:
         config = model.config.get_text_config()
         layers = {type(layer) for layer in DynamicCache(config=config).layers}
         near = DynamicSlidingWindowLayer in layers
-        named = getattr(config, "layer_types", None)  # a model whose layers are of no kind takes one mask for all
+        named = set(getattr(config, "layer_types", None) or ())  # a model that names none takes one mask for all
+        mixed = {DynamicSlidingWindowLayer, LinearAttentionLayer} <= layers or "chunked_attention" in named
+        usual = layers <= {DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer} and not mixed
         return cls(
-            known=layers <= {DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer} and bool(named or not near),
+            known=usual and bool(named or not near),
             window=config.sliding_window if near else None,
             linear=LinearAttentionLayer in layers,
             typed="token_type_ids" in inspect.signature(model.base_model.forward).parameters,

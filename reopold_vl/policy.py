@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from reopold_vl.collate import PromptBatch, TokenBatch, collate_prompts, length_
 from reopold_vl.feature_cache import FeatureCache
 from reopold_vl.logprobs import Read, Reader, token_stats
 from reopold_vl.masks import Attention
-from reopold_vl.prefix import answer_cache, prompt_cache
+from reopold_vl.prefix import answer_cache, by_itself, prompt_cache
 from reopold_vl.types import Prompt
 from reopold_vl.vision import vision_trains
 
@@ -117,24 +117,25 @@ class Policy(nn.Module):
         pieces: list[Tensor] = []
         order: list[int] = []
         lengths = batch.host.mask.sum(1).tolist()
+        apart = self.in_step and torch.is_grad_enabled()
         for group in length_groups(lengths) if batch.groups is None else batch.groups:
-            members = group or [0]  # any answer, where other processes have one to read and this one goes along
+            # Any answer's first token, where other processes have something to read and this one goes along.
+            members, longest = (group, max(lengths[row] for row in group)) if group else ([0], 1)
             chosen = moved(torch.tensor(members), self.device)
             own = rows[chosen]
             states = [prompt_hidden[own, -1:]]
-            length = self._input_length(max(lengths[row] for row in members))
+            length = self._input_length(longest)
             if length > 0:
                 fit = (0, length - time)
                 ids, mask = (nn.functional.pad(each[chosen], fit) for each in (batch.response_ids, batch.mask))
                 later = next_position[own] + torch.arange(length, device=rows.device)
-                states.append(
-                    self.hidden_states(
-                        ids=ids,
-                        mask=None if prompts.even else torch.cat([prompts.mask[own], mask], 1),
-                        positions=like_positions(later, positions),
-                        cache=answer_cache(cache, own),
-                    )
+                read = partial(
+                    self.hidden_states,
+                    ids=ids,
+                    mask=None if prompts.even else torch.cat([prompts.mask[own], mask], 1),
+                    positions=like_positions(later, positions),
                 )
+                states.append(by_itself(read, cache, own) if apart else read(cache=answer_cache(cache, own)))
             padded = nn.functional.pad(torch.cat(states, 1), (0, 0, 0, time - 1 - length))
             pieces.append(padded[: len(group)])
             order += group

@@ -4,10 +4,15 @@ Two caches rather than one that grows. Prompts write into the first, once; answe
 nothing, so that a layer may be computed again in the backward pass (`recompute.py`), and no copy of a prompt's keys
 for each of its answers stays longer than a layer needs it, unless a gradient does. Attention leaves keys and values,
 linear attention the last inputs of its convolution and its state.
+
+A backward pass adds a weight's gradient up over all passes before anyone sees it. A model that is cut up (FSDP2) would
+hold the gradients of all layers whole meanwhile: `by_itself` has each pass of answers end on its own.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
@@ -16,6 +21,7 @@ import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image co
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionCacheLayerMixin, LinearAttentionLayer
 
@@ -52,7 +58,7 @@ class _AnswerLayer(DynamicLayer):
 
 
 class PromptStates(LinearAttentionLayer):
-    """Keeps what comes first, as it was made: transformers copies it into one tensor, which ends a gradient's way.
+    """Keeps what comes first, as it was made: transformers writes over it later on, and there would be no way back.
 
     It never says that there is something (`has_previous_state`), so that a layer begins anew when it is run again.
     """
@@ -92,7 +98,6 @@ class _AnswerStates(LinearAttentionLayer):
             _OfRows(states, rows) for states in (prompts.conv_states, prompts.recurrent_states)
         )
         self.has_previous_state = dict.fromkeys(self.has_previous_state, True)
-        self.record_past = True  # has an answer of one token take the way of longer ones, through which gradients flow
 
     def update_conv_state(self, conv_states: Tensor, state_idx: int = 0, **kwargs: Any) -> Tensor:
         before: Any = self.conv_states[state_idx]
@@ -115,3 +120,59 @@ def answer_cache(prompts: RepeatableCache, rows: Int[Tensor, " batch"]) -> Repea
 
 def _answer_layer(layer: Any, rows: Int[Tensor, " batch"]) -> Any:
     return (_AnswerStates if isinstance(layer, PromptStates) else _AnswerLayer)(layer, rows)
+
+
+class _ByItself(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, run: Callable[..., Tensor], _: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.inputs = [each.detach().requires_grad_(each.requires_grad) for each in inputs]
+        with torch.enable_grad():
+            ctx.made = run(*ctx.inputs)
+        return ctx.made.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        made, inputs = ctx.made, ctx.inputs
+        ctx.made = ctx.inputs = None  # or all of it would stay until the whole backward pass is done
+        if made.requires_grad:
+            torch.autograd.backward(made, gradients)
+        return (None, None, *(each.grad for each in inputs))
+
+
+def by_itself(read: Callable[..., Tensor], prompts: RepeatableCache, rows: Int[Tensor, " batch"]) -> Tensor:
+    """`read(cache=answer_cache(prompts, rows))`, whose backward pass ends before that of the prompts begins.
+
+    Weights have its gradients then; `read` reaches nothing else that has one, but for the cache.
+    """
+
+    def behind(*left: Tensor) -> Tensor:
+        return read(cache=answer_cache(_replaced(prompts, left), rows))
+
+    anything = torch.empty(0, requires_grad=True)  # weights have gradients even where nothing in the cache has one
+    return _ByItself.apply(behind, anything, *_left_behind(prompts))  # pyright: ignore[reportReturnType]
+
+
+def _left_behind(prompts: RepeatableCache) -> list[Tensor]:
+    """Everything in a `prompt_cache`."""
+    found: list[Any] = []
+    for layer in prompts.layers:
+        if isinstance(layer, PromptStates):
+            found += [*layer.conv_states.values(), *layer.recurrent_states.values()]
+        elif isinstance(layer, PromptLayer):
+            found += [layer.keys, layer.values]
+    return found
+
+
+def _replaced(prompts: RepeatableCache, tensors: Sequence[Tensor]) -> RepeatableCache:
+    """The cache with other tensors in place of those in `_left_behind`, in that order; `prompts` stays as it is."""
+    left, layers = iter(tensors), []
+    for layer in prompts.layers:
+        made: Any = copy.copy(layer)
+        if isinstance(layer, PromptStates):
+            made.conv_states = {number: next(left) for number in layer.conv_states}
+            made.recurrent_states = {number: next(left) for number in layer.recurrent_states}
+        else:
+            made.keys, made.values = next(left), next(left)
+        layers.append(made)
+    return RepeatableCache(layers=layers)

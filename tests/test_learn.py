@@ -146,6 +146,19 @@ def test_two_updates_take_disjoint_halves_and_leave_the_policy_of_the_rollouts(
     assert distance(policy, vlm.policy) > 1e-3
 
 
+def test_answers_are_read_up_to_their_last_kept_token(
+    vlm: VisionLanguageModel, rollouts: list[Rollout], scored: ScoredBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal = ReverseKL()(scored, step=0)
+    mask = signal.mask.clone()
+    mask[:, 2:] = False
+    mask[1] = False  # nothing is kept of it: it is not read at all
+    seen = spied(monkeypatch)
+    run(vlm, rollouts, scored, replace(signal, mask=mask))
+    answers = [row[m].tolist() for batch in seen for row, m in zip(batch.response_ids, batch.mask, strict=True)]
+    assert answers == [rollout.response_ids[:2].tolist() for row, rollout in enumerate(rollouts) if row != 1]
+
+
 def test_each_update_is_divided_by_its_own_kept_tokens(
     vlm: VisionLanguageModel, rollouts: list[Rollout], scored: ScoredBatch
 ) -> None:

@@ -184,6 +184,15 @@ def test_weights_and_states_are_counted_exactly() -> None:
     assert kv_cache_bytes(size, rows=2, tokens=10, element_bytes=4) == 2 * 96 * 2 * 10 * 4 * (3 + 1)
 
 
+def test_prompts_of_a_parted_model_are_read_once_where_that_is_worth_a_pass() -> None:
+    size = size_of(skeleton("zoo:student"))
+    plan = Plan(size, size.parameters, 8, 8, 4, 30, 9, 56, teacher=size)  # two prompts: 6 x 30 tokens are saved
+    whole, cut = (estimate(replace(plan, shards=n, teacher_shards=n, fetch_tokens=180)).phases for n in (1, 2))
+    shared = estimate(replace(plan, shards=2, teacher_shards=2, fetch_tokens=179)).phases
+    assert shared["teacher scoring"] == whole["teacher scoring"] < cut["teacher scoring"]
+    assert shared["gradient pass"] < cut["gradient pass"]
+
+
 LARGE = ModelSize(8 * 10**9, 7 * 10**8, 5 * 10**8, 28, 3584, 18944, 3584, 512, 28, 152064, 2 * 10**6, 32, 1280, 3456)
 
 

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from benchmarks.figures.result import Figure, in_turns
 from benchmarks.figures.rollout import ENDS
 from benchmarks.figures.setup import NEVER, SIZE, Step, build, engine, random_answers, samples
-from reopold_vl import collate
+from reopold_vl import collate, learn
 from reopold_vl.decoding import sampling_cache
 from reopold_vl.logprobs import TokenStats
 from reopold_vl.objectives import Reopold, ReverseKL
@@ -84,6 +84,11 @@ def measure() -> list[Figure]:
             lambda: _learn(wide, rollouts),
         ),
         _compare(
+            "gradient pass: answers read up to their last kept token, behind which lies a fifth of their tokens",
+            lambda: _learn(step, rollouts, Reopold(0.2, 0.2, switch_step=0), sure=RESPONSE // 5),
+            lambda: changed(learn, "up_to_last_kept", lambda rollout, keep: rollout),
+        ),
+        _compare(
             "rollout: a prompt's keys read once a step for its answers",
             lambda: _sample(step, prompts, ends=NEVER),
             lambda: changed(hf, "sampling_cache", _apart),
@@ -135,9 +140,14 @@ def _score(step: Step, rollouts: list[Rollout]) -> None:
     score_tokens(step.teacher, rollouts, rows_at_once=64)
 
 
-def _learn(step: Step, rollouts: list[Rollout], objective: Any = None, *, learner: Learner | None = None) -> None:
+def _learn(
+    step: Step, rollouts: list[Rollout], objective: Any = None, *, learner: Learner | None = None, sure: int = 0
+) -> None:
+    """`sure` tokens at the end of each answer have no entropy, the one before them the highest: the last one kept."""
     shape = (len(rollouts), max(len(rollout.response_ids) for rollout in rollouts))
     logprobs, entropy = -torch.ones(shape), torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    last = shape[1] - sure - 1
+    entropy[:, last], entropy[:, last + 1 :] = 2.0, 0.0
     batch = score(rollouts, TokenStats(logprobs, entropy), TokenStats(logprobs + 0.1, entropy))
     step.learn(rollouts, batch, (objective or ReverseKL())(batch, step=0), learner)
 

@@ -157,6 +157,7 @@ def _plan(config: TrainConfig, student: Any, teacher: ModelSize | None) -> Plan:
         engine_stays=rollout.engine == "vllm" and not rollout.vllm.sleep,
         teacher=teacher,
         teacher_shards=launched_size() if config.distributed.shard_teacher else 1,
+        fetch_tokens=config.distributed.fetch_tokens,
         teacher_bytes=_bytes(config.teacher.dtype),
         teacher_compute_bytes=_bytes(config.teacher.compute, config.teacher.dtype),
     )

@@ -117,7 +117,7 @@ def scoring_bytes(plan: Plan) -> int:
     if plan.teacher is None:
         return 0
     model, element, rows = plan.teacher, plan.teacher_compute_bytes, plan.learn_rows
-    length, (prompts, read, seen) = plan.prompt_tokens + plan.response_tokens, _tokens(plan)
+    length, (prompts, read, seen) = plan.prompt_tokens + plan.response_tokens, _tokens(plan, plan.teacher_shards)
     passing = _forward_bytes(model, prompts, read, length, plan, plan.teacher_bytes, element)
     if seen:
         cache = kv_cache_bytes(model, rows=prompts, tokens=plan.prompt_tokens, element_bytes=element)
@@ -130,7 +130,7 @@ def scoring_bytes(plan: Plan) -> int:
 def gradient_pass_bytes(plan: Plan) -> int:
     """What autograd keeps of one micro-batch, and the head's tile that is worked on at its end."""
     model, rows, element = plan.student, plan.learn_rows, plan.compute_bytes
-    length, (prompts, read, seen) = plan.prompt_tokens + plan.response_tokens, _tokens(plan)
+    length, (prompts, read, seen) = plan.prompt_tokens + plan.response_tokens, _tokens(plan, plan.shards)
     kinds = {"weight_bytes": plan.weight_bytes, "compute_bytes": element, "adapted": plan.adapters > 0}
     attention = model.heads * length * (FP32 + 2 * element) if plan.whole_attention else 0
     layer = layer_bytes(model.hidden, model.query_width, model.intermediate, **kinds) + attention
@@ -150,11 +150,14 @@ def gradient_pass_bytes(plan: Plan) -> int:
     return max(before, kept + tile + mask + final)
 
 
-def _tokens(plan: Plan) -> tuple[int, int, int]:
-    """Prompts of one pass, the tokens that go through the layers, and those that answers see behind shared prompts."""
+def _tokens(plan: Plan, shards: int) -> tuple[int, int, int]:
+    """Prompts of one pass, the tokens that go through the layers, and those that answers see behind shared prompts.
+
+    `shards` are the model's; see `collate.answer_groups`.
+    """
     rows, length = plan.learn_rows, plan.prompt_tokens + plan.response_tokens
     prompts = -(-rows // plan.n)
-    if prompts == rows:
+    if (rows - prompts) * plan.prompt_tokens <= (plan.fetch_tokens if shards > 1 else 0):
         return prompts, rows * length, 0
     return prompts, prompts * plan.prompt_tokens + rows * plan.response_tokens, rows * length
 

@@ -39,8 +39,9 @@ class Plan:
     forward and backward pass, `n` of them share a prompt of `prompt_tokens`, `image_tokens` of which are visual.
     `teacher` shares the device (None: it is elsewhere). `shards` processes part weights, gradients and moments (FSDP);
     `offloaded` ones lie in the CPU's memory. `copied`: gradients are exchanged whole (DDP). `teacher_shards` processes
-    part the teacher. `cached_features` are bytes. `engine_bytes` is what another engine than the student's own takes on
-    this device while it samples (None: no other), `engine_stays` that it keeps them.
+    part the teacher. `fetch_tokens` is what one more pass of a parted model costs, in tokens. `cached_features` are
+    bytes. `engine_bytes` is what another engine than the student's own takes on this device while it samples (None: no
+    other), `engine_stays` that it keeps them.
     """
 
     student: ModelSize
@@ -67,6 +68,7 @@ class Plan:
     engine_stays: bool = False
     teacher: ModelSize | None = None
     teacher_shards: int = 1
+    fetch_tokens: int = 0
     teacher_bytes: int = FP32
     teacher_compute_bytes: int = FP32
 
