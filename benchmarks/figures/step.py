@@ -107,13 +107,16 @@ def identity(prompts: list[Prompt], response: int) -> dict[str, tuple[float, flo
 
     The divergence loss, and its gradient by all of the student's weights, on the same tokens; and mean(-R), our loss
     without floor, mask and earlier updates, in standard errors: R = log pi_T - log pi_S of a drawn token is minus an
-    unbiased estimate of KL(pi_S || pi_T) in its context. Any token may be drawn, as the divergence sums over all.
+    unbiased estimate of KL(pi_S || pi_T) in its context. Any token may be drawn, as the divergence sums over all; the
+    few answers in which that was an image's placeholder, which no model takes in an answer, are left out.
     """
     from trl.trainer.distillation_trainer import _chunked_divergence_loss  # pyright: ignore
 
     whole = replace(SIZE, vocabulary=len(build(0, size=SIZE).tokenizer))
     student, teacher = (build(seed, size=whole) for seed in (0, 1))
-    drawn = engine(student, 64, all_tokens=True).generate(prompts, n=N, max_new_tokens=response, seed=99)
+    placeholder = student.policy.model.config.image_token_id
+    drawn = engine(student, 64, all_tokens=True).generate(prompts, n=2 * N, max_new_tokens=response, seed=99)
+    drawn = [rollout for rollout in drawn if placeholder not in rollout.response_ids]
     batch = collate_rollouts(drawn, pad_id=student.pad_id)
     with torch.no_grad():
         seen = teacher.policy.response_states(batch)
