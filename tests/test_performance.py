@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import run
-from benchmarks.figures import head, padding, passes, profile, trl
+from benchmarks.figures import head, padding, passes, profile, step, trl
 from benchmarks.figures.result import Figure, savings_table, table
+from benchmarks.figures.setup import build, samples
 from reopold_vl import collate, decoding, logprobs
 from reopold_vl.collate import collate_rollouts, length_groups, micro_batches, prompt_groups
 from reopold_vl.models import VisionLanguageModel
@@ -369,3 +370,10 @@ def test_the_parts_of_a_rollout_add_up(vlm: VisionLanguageModel, prompts: list[P
     assert all(cost["products"] >= 0 for cost in found.values()) and found[profile.DRAWS]["products"] == 0
     assert all(found[part]["products"] > 0 for part in (profile.TOWER, profile.PROMPTS, profile.STEPS))
     assert whole["products"] == pytest.approx(sum(cost["products"] for cost in found.values()))
+
+
+def test_our_divergence_is_trls_on_answers_that_the_student_drew() -> None:
+    pytest.importorskip("trl")
+    prompts = [build(0).encoder(question) for question in samples(1, side=112)]
+    for name, (found, allowed) in step.identity(prompts, response=24).items():
+        assert found <= allowed, name
