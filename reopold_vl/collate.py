@@ -200,10 +200,16 @@ def _padded(piece: Sequence[tuple[int, int, list[int]]]) -> int:
 PASS_TOKENS = 64  # what one more pass costs, in tokens: below that padding is cheaper
 
 
+def saves_a_pass(*, answers: int, prompts: int, prompt_tokens: int, pass_tokens: int) -> bool:
+    """Whether to read prompts once rather than with each answer saves more tokens than one more pass costs."""
+    return (answers - prompts) * prompt_tokens > pass_tokens
+
+
 def answer_groups(rollouts: Sequence[Rollout], pass_tokens: int) -> list[list[int]]:
     """`length_groups` of the answers; none where a pass costs more than to read each prompt with its answer."""
     prompts = {id(rollout.prompt): len(rollout.prompt.ids) for rollout in rollouts}
-    if (len(rollouts) - len(prompts)) * max(prompts.values(), default=0) <= pass_tokens:
+    longest = max(prompts.values(), default=0)
+    if not saves_a_pass(answers=len(rollouts), prompts=len(prompts), prompt_tokens=longest, pass_tokens=pass_tokens):
         return []
     return length_groups([len(rollout.response_ids) for rollout in rollouts], pass_tokens)
 

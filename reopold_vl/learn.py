@@ -61,7 +61,7 @@ def learn(
             result.empty += 1
             scheduler.step()
             continue
-        own = own_pieces(rollouts, signal.mask, share, owners, rows_at_once)
+        own = own_pieces(rollouts, share, owners, rows_at_once)
         passes = common_passes(learner.policy, learner.filler, [[rollouts[row] for row in piece] for piece in own])
         metrics: list[Mapping[str, Tensor]] = []
         for number, groups in enumerate(passes):
@@ -137,23 +137,23 @@ def fitted(whole: Tensor, shape: torch.Size) -> Tensor:
 
 def own_pieces(
     rollouts: Sequence[Rollout],
-    mask: Bool[Tensor, "batch time"],
     share: slice,
     owners: Sequence[int] | None,
     rows_at_once: int,
 ) -> list[list[int]]:
-    """What this process has to do of a share: pieces of rows of the step, each of which holds a token to train on."""
-    rank, kept = distributed.rank(), mask.any(1).tolist()
-    rows = [row for row in range(share.start, share.stop) if kept[row] and (owners is None or owners[row] == rank)]
+    """What this process has to do of a share: pieces of rows of the step, empty answers left out."""
+    rank = distributed.rank()
+    mine = [row for row in range(share.start, share.stop) if owners is None or owners[row] == rank]
+    rows = [row for row in mine if len(rollouts[row].response_ids)]
     return [[rows[place] for place in piece] for piece in micro_batches([rollouts[row] for row in rows], rows_at_once)]
 
 
 def up_to_last_kept(rollout: Rollout, keep: Bool[Tensor, " time"]) -> Rollout:
-    """The rollout without the tokens behind the last one in `keep`."""
+    """The rollout without the tokens behind the last one in `keep`: an empty answer where there is none."""
     places = keep.nonzero()
     stop = int(places[-1]) + 1 if len(places) else 0
-    own = {"response_ids": rollout.response_ids, "logprobs": rollout.logprobs, "entropy": rollout.entropy}
-    return replace(rollout, **{name: tensor[:stop] for name, tensor in own.items()})
+    ids, logprobs, entropy = (each[:stop] for each in (rollout.response_ids, rollout.logprobs, rollout.entropy))
+    return replace(rollout, response_ids=ids, logprobs=logprobs, entropy=entropy)
 
 
 def minibatches(rollouts: Sequence[Rollout], updates: int) -> Iterator[slice]:

@@ -12,8 +12,8 @@ hold the gradients of all layers whole meanwhile: `by_itself` has each pass of a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image code)
 
@@ -40,6 +40,15 @@ class PromptLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states
         return key_states, value_states
+
+    def tensors(self) -> list[Any]:
+        return [self.keys, self.values]
+
+    def holding(self, tensors: Iterator[Tensor]) -> PromptLayer:
+        """The same with the next of these in place of `tensors`."""
+        made = copy.copy(self)
+        made.keys, made.values = next(tensors), next(tensors)
+        return made
 
 
 class _AnswerLayer(DynamicLayer):
@@ -76,6 +85,16 @@ class PromptStates(LinearAttentionLayer):
         if self.recurrent_states[state_idx] is None:
             self.recurrent_states[state_idx] = recurrent_states
         return recurrent_states
+
+    def tensors(self) -> list[Any]:
+        return [*self.conv_states.values(), *self.recurrent_states.values()]
+
+    def holding(self, tensors: Iterator[Tensor]) -> PromptStates:
+        """The same with the next of these in place of `tensors`."""
+        made = copy.copy(self)
+        made.conv_states = {number: next(tensors) for number in self.conv_states}
+        made.recurrent_states = {number: next(tensors) for number in self.recurrent_states}
+        return made
 
 
 class _OfRows(dict[int, Tensor]):
@@ -145,34 +164,12 @@ def by_itself(read: Callable[..., Tensor], prompts: RepeatableCache, rows: Int[T
 
     Weights have its gradients then; `read` reaches nothing else that has one, but for the cache.
     """
+    layers = cast(list[Any], prompts.layers)
 
-    def behind(*left: Tensor) -> Tensor:
-        return read(cache=answer_cache(_replaced(prompts, left), rows))
+    def behind(*tensors: Tensor) -> Tensor:
+        left = iter(tensors)
+        return read(cache=answer_cache(RepeatableCache(layers=[layer.holding(left) for layer in layers]), rows))
 
     anything = torch.empty(0, requires_grad=True)  # weights have gradients even where nothing in the cache has one
-    return _ByItself.apply(behind, anything, *_left_behind(prompts))  # pyright: ignore[reportReturnType]
-
-
-def _left_behind(prompts: RepeatableCache) -> list[Tensor]:
-    """Everything in a `prompt_cache`."""
-    found: list[Any] = []
-    for layer in prompts.layers:
-        if isinstance(layer, PromptStates):
-            found += [*layer.conv_states.values(), *layer.recurrent_states.values()]
-        elif isinstance(layer, PromptLayer):
-            found += [layer.keys, layer.values]
-    return found
-
-
-def _replaced(prompts: RepeatableCache, tensors: Sequence[Tensor]) -> RepeatableCache:
-    """The cache with other tensors in place of those in `_left_behind`, in that order; `prompts` stays as it is."""
-    left, layers = iter(tensors), []
-    for layer in prompts.layers:
-        made: Any = copy.copy(layer)
-        if isinstance(layer, PromptStates):
-            made.conv_states = {number: next(left) for number in layer.conv_states}
-            made.recurrent_states = {number: next(left) for number in layer.recurrent_states}
-        else:
-            made.keys, made.values = next(left), next(left)
-        layers.append(made)
-    return RepeatableCache(layers=layers)
+    held = [tensor for layer in layers for tensor in layer.tensors()]
+    return _ByItself.apply(behind, anything, *held)  # pyright: ignore[reportReturnType]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -72,3 +72,19 @@ def prompts(vlm: VisionLanguageModel) -> list[Prompt]:
     from tiny import mixed_samples
 
     return [vlm.encoder(sample) for sample in mixed_samples()]
+
+
+@pytest.fixture
+def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """[rows, length] of each pass through the decoder from now on."""
+    from reopold_vl.policy import Policy
+
+    seen: list[tuple[int, int]] = []
+    plain = Policy.hidden_states
+
+    def spy(self: Policy, *, ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        seen.append((ids.shape[0], ids.shape[1]))
+        return plain(self, ids=ids, **inputs)
+
+    monkeypatch.setattr(Policy, "hidden_states", spy)
+    return seen

@@ -39,20 +39,6 @@ from reopold_vl.types import Prompt, VisualSample
 # Prompts that are read once (that the results stay is in test_families.py, against plain transformers)
 
 
-@pytest.fixture
-def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """[rows, length] of each pass through the decoder from now on."""
-    seen: list[tuple[int, int]] = []
-    plain = Policy.hidden_states
-
-    def spy(self: Policy, *, ids: Tensor, **inputs: Any) -> Tensor:
-        seen.append((ids.shape[0], ids.shape[1]))
-        return plain(self, ids=ids, **inputs)
-
-    monkeypatch.setattr(Policy, "hidden_states", spy)
-    return seen
-
-
 @pytest.mark.parametrize("grad", [True, False])
 def test_a_prompt_is_read_once_for_all_its_answers(
     fresh_vlm: VisionLanguageModel, prompts: list[Prompt], tokens_read: list[tuple[int, int]], grad: bool

@@ -10,14 +10,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from tiny import random_rollouts
-from torch import Tensor
 from torch.distributed.fsdp._fully_shard import _fsdp_param_group as fsdp
 from torch.distributed.tensor import DTensor
 
-from benchmarks.parity import gradient_error
+from benchmarks.parity import gradient_error, gradients
 from reopold_vl import distributed
 from reopold_vl.models import VisionLanguageModel
-from reopold_vl.policy import Policy
 from reopold_vl.recompute import recompute_layers
 from reopold_vl.sharding import Groups, collate_together, common_passes, make_filler, shard
 from reopold_vl.types import Prompt, Rollout
@@ -34,11 +32,6 @@ def process() -> Iterator[None]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
-
-
-def gradients(model: torch.nn.Module) -> dict[str, Tensor]:
-    found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
-    return {name: each.full_tensor() if isinstance(each, DTensor) else each for name, each in found.items()}
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
@@ -73,22 +66,16 @@ def test_each_pass_hands_its_gradients_over_before_the_next_begins(
     for policy, read_as in ((fresh_vlm.policy, groups), (plain, None)):
         batch = collate_together(rollouts, read_as, filler, pad_id=fresh_vlm.pad_id)
         policy(batch, batch.mask).logprobs.square().sum().backward()
-    assert gradient_error(gradients(fresh_vlm.policy), gradients(plain)) < 1e-5
+    cut_up = gradients(fresh_vlm.policy).items()
+    whole = {name: each.full_tensor() if isinstance(each, DTensor) else each for name, each in cut_up}
+    assert gradient_error(whole, gradients(plain)) < 1e-5
     decoder = events[: 2 * layers * (len(groups) + 1)]
     assert decoder == ["layer", "reduce"] * (len(decoder) // 2)  # in turns: of one layer of one pass each
 
 
 def test_a_pass_that_goes_along_reads_one_token(
-    fresh_vlm: VisionLanguageModel, rollouts: list[Rollout], monkeypatch: pytest.MonkeyPatch
+    fresh_vlm: VisionLanguageModel, rollouts: list[Rollout], tokens_read: list[tuple[int, int]]
 ) -> None:
-    seen: list[tuple[int, int]] = []
-    plain = Policy.hidden_states
-
-    def spy(self: Policy, *, ids: Tensor, **inputs: Any) -> Tensor:
-        seen.append((ids.shape[0], ids.shape[1]))
-        return plain(self, ids=ids, **inputs)
-
-    monkeypatch.setattr(Policy, "hidden_states", spy)
     fresh_vlm.policy.in_step = True
     rows = list(range(len(rollouts)))
     found = []
@@ -96,7 +83,7 @@ def test_a_pass_that_goes_along_reads_one_token(
         batch = collate_together(rollouts, groups, None, pad_id=fresh_vlm.pad_id)
         found.append(fresh_vlm.policy(batch, batch.mask).logprobs)
     assert torch.equal(*found)
-    assert seen[-1] == (1, 1) and len(seen) == 5
+    assert tokens_read[-1] == (1, 1) and len(tokens_read) == 5
 
 
 @pytest.mark.parametrize(

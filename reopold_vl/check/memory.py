@@ -23,6 +23,7 @@ peaks each phase is right within a factor of 1.5 (`tests/test_memory_estimate.py
 from __future__ import annotations
 
 from reopold_vl.check.plan import FP32, Estimate, ModelSize, Plan
+from reopold_vl.collate import saves_a_pass
 from reopold_vl.logprobs import TILE_ELEMENTS, TILE_ROWS
 
 LOGIT_BYTES, LOGIT_BYTES_SCORED = 12, 16  # of one logit while a tile is worked on, with gradient and without
@@ -153,11 +154,12 @@ def gradient_pass_bytes(plan: Plan) -> int:
 def _tokens(plan: Plan, shards: int) -> tuple[int, int, int]:
     """Prompts of one pass, the tokens that go through the layers, and those that answers see behind shared prompts.
 
-    `shards` are the model's; see `collate.answer_groups`.
+    `shards` are the model's.
     """
     rows, length = plan.learn_rows, plan.prompt_tokens + plan.response_tokens
     prompts = -(-rows // plan.n)
-    if (rows - prompts) * plan.prompt_tokens <= (plan.fetch_tokens if shards > 1 else 0):
+    cost = plan.fetch_tokens if shards > 1 else 0
+    if not saves_a_pass(answers=rows, prompts=prompts, prompt_tokens=plan.prompt_tokens, pass_tokens=cost):
         return prompts, rows * length, 0
     return prompts, prompts * plan.prompt_tokens + rows * plan.response_tokens, rows * length
 
