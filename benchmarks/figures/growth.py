@@ -153,7 +153,7 @@ def plot(figures: list[Figure], path: Path) -> None:
         axes.minorticks_off()
         axes.set_xticks(values, [str(value) for value in values])
         axes.set_yticks(ticks := [2**power for power in range(5)], [f"{tick} x" for tick in ticks])
-        axes.set(xlabel=label, ylim=(0.9, 18))
+        axes.set(xlabel=label, ylim=(0.9, 22))
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="upper left", frameon=False, fontsize=9)
