@@ -77,7 +77,7 @@ class _Sharing:
 
     def apart(self, packed: Tensor, group: int) -> Tensor:
         """The inverse."""
-        whole = packed.view(*packed.shape[:2], -1, group, packed.shape[-1]).transpose(1, 2)
+        whole = packed.unflatten(2, (-1, group)).transpose(1, 2)
         return whole.flatten(0, 1) if self.even else whole[self.of, self.place]
 
 
@@ -192,16 +192,16 @@ def _attend(
     group = heads // key.shape[1]
     query = query.reshape(rows, -1, group, width) * (width**-0.5 if scaling is None else scaling)
     sharing = shared.sharing
-    of_prompt = sharing.apart(sharing.together(query) @ shared.prompt_keys.transpose(-1, -2), group)
-    scores = torch.cat([of_prompt, query @ key.transpose(-1, -2)], -1).float()
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask, -torch.inf)
-    elif attention_mask is not None:
-        scores = scores + attention_mask
+    # All that is as long as the prompt stays in the layout of its products, so that none of it is copied.
+    of_prompt = sharing.together(query) @ shared.prompt_keys.transpose(-1, -2)
+    scores = torch.cat([of_prompt, sharing.together(query @ key.transpose(-1, -2))], -1).float()
+    if attention_mask is not None:
+        mask = sharing.together(attention_mask.expand(rows, -1, group, -1))
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     weights = scores.softmax(-1).to(value.dtype)
     length = of_prompt.shape[-1]
-    seen = sharing.apart(sharing.together(weights[..., :length]) @ shared.prompt_values, group)
-    return (seen + weights[..., length:] @ value).reshape(rows, 1, heads, -1), None
+    seen = sharing.apart(weights[..., :length] @ shared.prompt_values, group)
+    return (seen + sharing.apart(weights[..., length:], group) @ value).reshape(rows, 1, heads, -1), None
 
 
 AttentionInterface.register("sdpa", _attend)  # what is not shared goes through as before

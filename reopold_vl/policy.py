@@ -37,6 +37,7 @@ class Policy(nn.Module):
         A `feature_cache` is for a vision tower and projector that are not trained.
         """
         super().__init__()
+        visual_tokens.PatchProduct.take_over(model)
         self.model = model
         self.compute = compute
         self.feature_cache = feature_cache
@@ -198,10 +199,7 @@ class Policy(nn.Module):
         visual: visual_tokens.Visual | None = None,
         cache: Any | None = None,
     ) -> Float[Tensor, "batch length hidden"]:
-        """Last hidden states; `cache` is read and extended in place, `mask` covers what it holds as well.
-
-        None is a mask that is true throughout.
-        """
+        """Last hidden states; `cache` is read and extended in place, `mask` covers what it holds; None is all true."""
         typed = {"token_type_ids": token_types} if token_types is not None and self._attention.typed else {}
         with self.autocast():
             output = visual_tokens.decoder_of(self.model, visual)(

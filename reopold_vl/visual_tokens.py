@@ -12,7 +12,7 @@ import reopold_vl.torchvision_shim  # noqa: F401  (before transformers' image co
 # isort: split
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import vision_utils
 
 from reopold_vl.collate import PromptBatch, moved
@@ -72,6 +72,31 @@ def tower_plan(tower: Any, grid: Int[Tensor, "images 3"], device: torch.device) 
         )
         plan |= {"interp_indices": moved(indices, device), "interp_weights": moved(weights, device)}
     return plan
+
+
+class PatchProduct(nn.Conv3d):
+    """A convolution over patches no larger than its kernel: the one product that it is, and not a convolution's kernel.
+
+    transformers can put an `nn.Linear` there while it loads a checkpoint (`fusion_config`); that renames the weight for
+    whoever saves, shards or averages weights, and for all models of the process.
+    """
+
+    @classmethod
+    def take_over(cls, model: Any) -> None:
+        """Where the model's tower embeds patches so; weights, and their names and shapes, stay as they are."""
+        embed = getattr(getattr(vision_tower(model), "patch_embed", None), "proj", None)
+        if (
+            type(embed) is nn.Conv3d
+            and embed.padding == (0, 0, 0)
+            and embed.dilation == (1, 1, 1)
+            and embed.groups == 1
+        ):
+            embed.__class__ = cls
+
+    def forward(self, input: Float[Tensor, "patches channels *kernel"]) -> Float[Tensor, "patches hidden 1 1 1"]:
+        if input.shape[2:] != self.kernel_size:
+            return super().forward(input)
+        return nn.functional.linear(input.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
 class Visual(NamedTuple):

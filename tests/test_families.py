@@ -12,11 +12,12 @@ import pytest
 import torch
 from tiny import mixed_samples, picture, plain_text_model
 from tiny_families import load_family, save_family
+from torch import nn
 
 from benchmarks.parity import answers, gradient_error, gradients, measure, plain_distribution, plain_inputs
 from reopold_vl import families
 from reopold_vl.collate import collate_rollouts
-from reopold_vl.families import FAMILIES
+from reopold_vl.families import FAMILIES, vision_tower
 from reopold_vl.feature_cache import FeatureCache
 from reopold_vl.models import ModelError, VisionLanguageModel
 from reopold_vl.policy import Policy
@@ -25,6 +26,7 @@ from reopold_vl.recompute import recompute_layers
 from reopold_vl.rollout.hf import HFEngine
 from reopold_vl.types import Rollout, VisualSample
 from reopold_vl.vision import freeze_vision
+from reopold_vl.visual_tokens import PatchProduct
 
 NEW = 5  # tokens
 TILED = [name for name, family in FAMILIES.items() if not family.grid]
@@ -67,6 +69,24 @@ def test_logprobs_gradients_and_tower_calls_are_those_of_plain_transformers(
     assert found.gradient_error <= (4e-4 if linear else 1e-4)
     assert found.tower_calls == 1.0  # with two answers to each prompt
     assert float(logprobs(model, rollouts).std()) > 0.1  # a test on uniform distributions would see nothing
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if FAMILIES[name].grid])
+def test_patches_are_embedded_as_by_their_convolution(family: str, directories: dict[str, Path]) -> None:
+    embed = vision_tower(load_family(directories[family]).policy.model).patch_embed.proj.double()
+    assert type(embed) is PatchProduct
+    pixels = torch.randn(7, embed.in_channels, *embed.kernel_size, dtype=torch.float64)
+    larger = pixels[:1].repeat(1, 1, 2, 2, 2)
+    (ours, too), (theirs, other) = (
+        (forward(embed, pixels), forward(embed, larger)) for forward in (PatchProduct.forward, nn.Conv3d.forward)
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(too, other, atol=0, rtol=0)
+    weights = list(embed.parameters())
+    for mine, plain in zip(
+        *(torch.autograd.grad(each.square().sum(), weights) for each in (ours, theirs)), strict=True
+    ):
+        torch.testing.assert_close(mine, plain, atol=1e-12, rtol=1e-12)
 
 
 def test_gradients_through_the_states_of_linear_attention(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from transformers import DynamicCache
 
 from benchmarks.figures.result import Figure, in_turns
@@ -23,6 +24,7 @@ from reopold_vl.rollout import hf
 from reopold_vl.score import score, score_tokens
 from reopold_vl.sharding import Learner, shard
 from reopold_vl.types import Rollout
+from reopold_vl.visual_tokens import PatchProduct
 
 QUESTIONS, N, RESPONSE, SIDE = 2, 8, 48, 448
 WIDE = 8192  # with the head a third of the decoder, as in 0.5B models; with 2,048 it is a tenth, as in 3B ones
@@ -51,7 +53,13 @@ def measure() -> list[Figure]:
         build(0, frozen=True, cache_mb=64, size=replace(SIZE, vocabulary=WIDE)), teacher, N, RESPONSE, updates=2
     )
     uneven = random_answers(prompts, LENGTHS)
+    batch = collate.collate_prompts(prompts, pad_id=teacher.pad_id)
     found = [
+        _compare(
+            "a vision pass: patches embedded by one product",
+            lambda: teacher.policy.encode_images(batch),
+            lambda: changed(PatchProduct, "forward", nn.Conv3d.forward),
+        ),
         _compare(
             "scoring: a prompt read once for its answers",
             lambda: _score(step, rollouts),
