@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from test_draws import assert_frequencies
 from tiny import load_tiny, mixed_samples, plain_distribution, save_tiny
+from torch import nn
 
 from reopold_vl.collate import collate_rollouts
 from reopold_vl.models import VisionLanguageModel
+from reopold_vl.rollout import hf
+from reopold_vl.rollout.draws import draw_tokens
 from reopold_vl.rollout.hf import HFEngine
+from reopold_vl.rollout.layout import columns_side_by_side
 from reopold_vl.types import Prompt, Rollout
 
 NEW = 10  # tokens
@@ -296,6 +301,47 @@ def test_exact_says_whether_the_weights_are_fp32(fresh_vlm: VisionLanguageModel)
     assert fresh_vlm.engine(rows_at_once=1).exact
     fresh_vlm.policy.to(torch.bfloat16)
     assert not fresh_vlm.engine(rows_at_once=1).exact
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_weights_are_laid_out_for_a_rollout_and_no_longer(
+    fresh_vlm: VisionLanguageModel, prompts: list[Prompt], fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fresh_vlm.policy.model
+    before = {name: weight.stride() for name, weight in model.named_parameters()}
+    values = {name: weight.clone() for name, weight in model.named_parameters()}
+    meanwhile: dict[str, tuple[int, ...]] = {}
+
+    def looked_at(logits: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        meanwhile.update({name: weight.stride() for name, weight in model.named_parameters()})
+        assert all(torch.equal(weight, values[name]) for name, weight in model.named_parameters())
+        if fails:
+            raise RuntimeError("no draw")
+        return draw_tokens(logits, *args, **kwargs)
+
+    monkeypatch.setattr(hf, "draw_tokens", looked_at)
+    engine = fresh_vlm.engine(rows_at_once=8)
+    with pytest.raises(RuntimeError, match="no draw") if fails else nullcontext():
+        engine.generate(prompts, n=2, max_new_tokens=3, seed=0)
+    changed = {name for name, stride in meanwhile.items() if stride != before[name]}
+    assert any("language_model" in name for name in changed) and not any("embed_tokens" in name for name in changed)
+    assert {name: weight.stride() for name, weight in model.named_parameters()} == before
+    assert all(torch.equal(weight, values[name]) for name, weight in model.named_parameters())
+
+
+def test_weights_that_gain_nothing_are_left_where_they_are() -> None:
+    layers: dict[str, Any] = {
+        "small": nn.Linear(8, 16),
+        "large": nn.Linear(1024, 1025),
+        "bf16": nn.Linear(8, 16).bfloat16(),
+        "tied": nn.Linear(8, 16),
+        "words": nn.Embedding(16, 8),
+    }
+    layers["words"].weight = layers["tied"].weight
+    with columns_side_by_side(nn.ModuleDict(layers)):
+        lying = {name for name, layer in layers.items() if layer.weight.is_contiguous()}
+    assert lying == {"large", "bf16", "tied", "words"}
+    assert layers["small"].weight.is_contiguous()
 
 
 def test_sampling_builds_no_graph(sampled: list[Rollout]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +105,11 @@ def measure() -> list[Figure]:
             "rollout: that, and caches that grow in place",
             lambda: _sample(step, prompts, ends=NEVER),
             lambda: changed(hf, "sampling_cache", _plain_cache),
+        ),
+        _compare(
+            "rollout: small weights laid out for a few rows",
+            lambda: _sample(step, prompts, ends=NEVER),
+            lambda: changed(hf, "columns_side_by_side", lambda model: nullcontext()),
         ),
         _compare(
             "rollout: answers that have ended are dropped",

@@ -16,6 +16,7 @@ from reopold_vl.logprobs import logit_stats
 from reopold_vl.policy import Policy, like_positions
 from reopold_vl.rollout import prompt_batches
 from reopold_vl.rollout.draws import draw_tokens, uniform_numbers
+from reopold_vl.rollout.layout import columns_side_by_side
 from reopold_vl.types import Prompt, Rollout
 
 # To ask a GPU which answers have ended is to wait for it: ended ones go on for a few steps there, unseen.
@@ -74,7 +75,8 @@ class HFEngine:
             chunk = [prompts[index] for index in indices]
             found = _Samples.empty(len(chunk) * n, max_new_tokens, self.pad_id, self.policy.device)
             numbers = uniform_numbers(seed, [keys[index] for index in indices], n, max_new_tokens)
-            with self.policy.autocast():  # around all steps: its copies of the weights live as long as it does
+            # Around all steps: copies of the weights, autocast's and those laid out anew, live as long as these.
+            with self.policy.autocast(), columns_side_by_side(self.policy.model.base_model):
                 for _ in self._grow(found, chunk, n=n, draw=draw, numbers=numbers):
                     pass
             rollouts = found.rollouts([prompt for prompt in chunk for _ in range(n)])
