@@ -13,7 +13,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import load_tiny, mixed_samples, plain_distribution, random_rollouts, save_tiny
+from tiny import in_double, load_tiny, mixed_samples, plain_distribution, random_rollouts, save_tiny
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from eval.identity import model_identity
@@ -54,13 +54,14 @@ def rollouts(vlm: VisionLanguageModel) -> list[Rollout]:
     return random_rollouts(vlm, [vlm.encoder(sample) for sample in mixed_samples()], n=2, seed=0)
 
 
-def assert_logprobs(model: VisionLanguageModel, rollouts: list[Rollout], plain: Any, tolerance: float) -> None:
-    """Ours equal those of a plain forward of `plain`."""
+def assert_logprobs(model: VisionLanguageModel, rollouts: list[Rollout], plain: Any) -> None:
+    """Ours equal those of a plain forward of `plain`; in float32 it is itself off by 8e-6, adapters being large."""
     ours = score_tokens(model, rollouts, rows_at_once=16).logprobs
+    plain = in_double(plain)
     for row, rollout in zip(ours, rollouts, strict=True):
         with torch.no_grad():
             expected = plain_distribution(plain, rollout).log_prob(rollout.response_ids)
-        torch.testing.assert_close(row[: len(expected)], expected, rtol=0, atol=tolerance)
+        torch.testing.assert_close(row[: len(expected)], expected, rtol=0, atol=2e-5)
 
 
 def test_an_adapter_is_plain_pefts(adapter: Path, base: Path, rollouts: list[Rollout]) -> None:
@@ -71,7 +72,7 @@ def test_an_adapter_is_plain_pefts(adapter: Path, base: Path, rollouts: list[Rol
     wrapped = peft.PeftModel.from_pretrained(plain, str(adapter)).eval()
     AutoProcessor.from_pretrained(adapter)
     loaded = load_tiny(adapter)
-    assert_logprobs(loaded, rollouts, wrapped, 1e-5)
+    assert_logprobs(loaded, rollouts, wrapped)
     untrained = score_tokens(load_tiny(base), rollouts, rows_at_once=16).logprobs
     assert float((score_tokens(loaded, rollouts, rows_at_once=16).logprobs - untrained).abs().max()) > 0.1
 
@@ -82,10 +83,10 @@ def test_an_adapter_of_plain_peft_is_ours(base: Path, rollouts: list[Rollout], t
     wrapped = peft.get_peft_model(plain, config).eval()
     wrapped.save_pretrained(str(tmp_path))
     loaded = load_tiny(tmp_path)  # the processor is the base's
-    assert_logprobs(loaded, rollouts, wrapped, 1e-5)
+    assert_logprobs(loaded, rollouts, wrapped)
     student = load_tiny(base)
     prepare_student(student, adapter=str(tmp_path), rank=2)
-    assert_logprobs(student, rollouts, wrapped, 1e-5)
+    assert_logprobs(student, rollouts, wrapped)
 
 
 def test_training_goes_on_from_an_adapter(adapter: Path, base: Path, rollouts: list[Rollout], tmp_path: Path) -> None:
@@ -110,8 +111,8 @@ def test_merged_it_is_a_plain_model(
     assert not any("lora" in name for name, _ in plain.named_parameters())
     assert {weight.dtype for weight in plain.parameters()} == {torch.float32 if dtype == "auto" else torch.bfloat16}
     if dtype == "auto":
-        assert_logprobs(load_tiny(adapter), rollouts, plain, 1e-5)
-        assert_logprobs(load_tiny(tmp_path / "merged"), rollouts, plain, 1e-5)
+        assert_logprobs(load_tiny(adapter), rollouts, plain)
+        assert_logprobs(load_tiny(tmp_path / "merged"), rollouts, plain)
 
 
 # Refusals

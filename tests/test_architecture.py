@@ -60,7 +60,7 @@ ALLOWED = {
     "visual_tokens": {"collate", "families", "feature_cache", "torchvision_shim"},
     "rollout": {"types"},
     "rollout.draws": set(),
-    "rollout.layout": set(),
+    "rollout.layout": {"policy"},
     "rollout.hf": {"types", "collate", "decoding", "logprobs", "policy", "rollout", "rollout.draws", "rollout.layout"},
     "vllm_http": {"types", "prompts"},
     "rollout.vllm_weights": set(),

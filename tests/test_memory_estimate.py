@@ -123,7 +123,7 @@ def test_the_phases_of_a_step(case: Case) -> None:
     )
     case.policy.zero_grad(set_to_none=True)
     assert_near(estimate(plan).phases["teacher scoring"], peak(case.scoring))
-    with columns_side_by_side(case.model):  # moved while the profiler looks, the places they leave would not count
+    with columns_side_by_side(case.policy):  # moved while the profiler looks, the places they leave would not count
         assert_near(estimate(plan).phases["rollout"], peak(case.rollout))
 
 

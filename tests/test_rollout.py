@@ -329,7 +329,7 @@ def test_weights_are_laid_out_for_a_rollout_and_no_longer(
     assert all(torch.equal(weight, values[name]) for name, weight in model.named_parameters())
 
 
-def test_weights_that_gain_nothing_are_left_where_they_are() -> None:
+def test_weights_that_gain_nothing_are_left_where_they_are(fresh_vlm: VisionLanguageModel) -> None:
     layers: dict[str, Any] = {
         "small": nn.Linear(8, 16),
         "large": nn.Linear(1024, 1025),
@@ -338,7 +338,8 @@ def test_weights_that_gain_nothing_are_left_where_they_are() -> None:
         "words": nn.Embedding(16, 8),
     }
     layers["words"].weight = layers["tied"].weight
-    with columns_side_by_side(nn.ModuleDict(layers)):
+    fresh_vlm.policy.model.base_model.layers = nn.ModuleDict(layers)
+    with columns_side_by_side(fresh_vlm.policy):
         lying = {name for name, layer in layers.items() if layer.weight.is_contiguous()}
     assert lying == {"large", "bf16", "tied", "words"}
     assert layers["small"].weight.is_contiguous()

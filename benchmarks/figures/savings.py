@@ -109,7 +109,7 @@ def measure() -> list[Figure]:
         _compare(
             "rollout: small weights laid out for a few rows",
             lambda: _sample(step, prompts, ends=NEVER),
-            lambda: changed(hf, "columns_side_by_side", lambda model: nullcontext()),
+            lambda: changed(hf, "columns_side_by_side", lambda policy: nullcontext()),
         ),
         _compare(
             "rollout: answers that have ended are dropped",

@@ -76,7 +76,7 @@ class HFEngine:
             found = _Samples.empty(len(chunk) * n, max_new_tokens, self.pad_id, self.policy.device)
             numbers = uniform_numbers(seed, [keys[index] for index in indices], n, max_new_tokens)
             # Around all steps: copies of the weights, autocast's and those laid out anew, live as long as these.
-            with self.policy.autocast(), columns_side_by_side(self.policy.model.base_model):
+            with self.policy.autocast(), columns_side_by_side(self.policy):
                 for _ in self._grow(found, chunk, n=n, draw=draw, numbers=numbers):
                     pass
             rollouts = found.rollouts([prompt for prompt in chunk for _ in range(n)])
