@@ -6,7 +6,6 @@ from prompt to prompt and a changed pixel shows.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -243,16 +242,10 @@ def random_rollouts(vlm: VisionLanguageModel, prompts: Sequence[Prompt], *, n: i
     return rollouts
 
 
-def in_double(model: Any) -> Any:
-    """A copy of the model in float64: what two ways to compute in float32 are held against, each with its rounding."""
-    return copy.deepcopy(model).double()
-
-
 def plain_distribution(model: Any, rollout: Rollout) -> torch.distributions.Categorical:
     """What plain transformers says of the rollout's tokens: one row, no padding, no cache, nothing of ours."""
     prompt = rollout.prompt
     ids = torch.cat([prompt.ids, rollout.response_ids])[None]
     types = torch.cat([prompt.token_types, torch.zeros_like(rollout.response_ids)])[None]
-    vision = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in prompt.vision.items()}
-    output = model(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types, **vision)
+    output = model(input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types, **dict(prompt.vision))
     return torch.distributions.Categorical(logits=output.logits[0, len(prompt.ids) - 1 : -1].float())
